@@ -1,0 +1,229 @@
+"""The one description of an engine: every size that gateware, compiler, golden model and driver share.
+
+A :class:`Config` is immutable. Named presets are in :data:`PRESETS`; derive others with :meth:`Config.replace`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from systola_firmware import isa
+
+#: Fields a compiled program depends on, in the order of the hardware's configuration registers.
+PROGRAM_FIELDS = (
+    "isa_version",
+    "rows",
+    "columns",
+    "weight_rows_per_cycle",
+    "requantize_lanes",
+    "accumulator_depth",
+    "activation_bytes",
+    "weight_bytes",
+    "program_words",
+    "trace_marks",
+)
+
+#: Further fields the hardware reports about itself; a program does not depend on them.
+REPORTED_FIELDS = ("clock_hz", "uart_baud")
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one engine.
+
+    Parameters
+    ----------
+    name:
+        Preset name, for people.
+    rows:
+        Reduction lanes of the array, and bytes that the activation memory returns a cycle. Power of two, 4 to 64.
+    columns:
+        Output channels of the array. Power of two, 4 to ``rows``.
+    weight_rows_per_cycle:
+        Rows of weights loaded into the array a cycle; also the rows of one array cell. 1, 2 or 4, less than ``rows``.
+    requantize_lanes:
+        Outputs that the post-processor finishes a cycle. Divides ``columns``.
+    accumulator_depth:
+        Output positions that one half of the accumulators holds. Power of two, 16 to 4096.
+    activation_bytes:
+        Size of the activation memory, a multiple of ``rows``, at most 512 KiB (steps are 20-bit signed).
+    weight_bytes:
+        Size of the weight memory, a multiple of ``columns * weight_rows_per_cycle``.
+    program_words:
+        Size of the program store in 32-bit words, at most 65536.
+    trace_marks:
+        Number of layer marks that the trace memory holds.
+    hop_registers:
+        Registers from one array cell to the next in either direction, at least 1. More of them buy clock frequency for
+        latency.
+    clock_hz:
+        Clock of the engine in Hz, used for times in reports and for the UART divisor.
+    uart_baud:
+        Baud rate of the serial link.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    weight_rows_per_cycle: int
+    requantize_lanes: int
+    accumulator_depth: int
+    activation_bytes: int
+    weight_bytes: int
+    program_words: int
+    trace_marks: int = 64
+    hop_registers: int = 1
+    clock_hz: int = 50_000_000
+    uart_baud: int = 3_000_000
+
+    def __post_init__(self) -> None:
+        def reject(field: str, rule: str) -> None:
+            raise ValueError(f"configuration {self.name!r}: {field} must be {rule}, not {getattr(self, field)}")
+
+        if not (_is_power_of_two(self.rows) and 4 <= self.rows <= 64):
+            reject("rows", "a power of two from 4 to 64")
+        if not (_is_power_of_two(self.columns) and 4 <= self.columns <= self.rows):
+            reject("columns", f"a power of two from 4 to rows ({self.rows})")
+        if self.weight_rows_per_cycle not in (1, 2, 4) or self.weight_rows_per_cycle >= self.rows:
+            reject("weight_rows_per_cycle", "1, 2 or 4, and less than rows")
+        if self.requantize_lanes < 1 or self.columns % self.requantize_lanes:
+            reject("requantize_lanes", f"a divisor of columns ({self.columns})")
+        if not (_is_power_of_two(self.accumulator_depth) and 16 <= self.accumulator_depth <= 4096):
+            reject("accumulator_depth", "a power of two from 16 to 4096")
+        if self.activation_bytes % self.rows or not 256 <= self.activation_bytes <= 1 << 19:
+            reject("activation_bytes", f"a multiple of rows ({self.rows}) from 256 to 524288")
+        if self.weight_bytes % self.weight_word_bytes or not 256 <= self.weight_bytes <= 1 << 24:
+            reject("weight_bytes", f"a multiple of the weight word ({self.weight_word_bytes} bytes) from 256 to 16777216")
+        if not 64 <= self.program_words <= 1 << 16:
+            reject("program_words", "from 64 to 65536")
+        if not 1 <= self.trace_marks <= 4096:
+            reject("trace_marks", "from 1 to 4096")
+        if not 1 <= self.hop_registers <= 4:
+            reject("hop_registers", "from 1 to 4")
+        if self.uart_baud < 1 or self.clock_hz < 4 * self.uart_baud:
+            reject("uart_baud", f"positive and at most a quarter of clock_hz ({self.clock_hz})")
+
+    def replace(self, **changes: object) -> Config:
+        """Return a copy with ``changes`` applied, validated again. Raises ``ValueError`` as the constructor does."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # values are checked in __post_init__
+
+    @property
+    def isa_version(self) -> int:
+        """Version of the instruction set."""
+        return isa.VERSION
+
+    @property
+    def row_groups(self) -> int:
+        """Cells of the array from top to bottom: each cell reduces ``weight_rows_per_cycle`` rows."""
+        return self.rows // self.weight_rows_per_cycle
+
+    @property
+    def weight_word_bytes(self) -> int:
+        """Bytes of one word of the weight memory: ``weight_rows_per_cycle`` rows of ``columns`` weights."""
+        return self.columns * self.weight_rows_per_cycle
+
+    @property
+    def weight_words(self) -> int:
+        """Words of the weight memory."""
+        return self.weight_bytes // self.weight_word_bytes
+
+    @property
+    def tile_words(self) -> int:
+        """Words of the weight memory that one dense tile of ``rows`` × ``columns`` weights takes."""
+        return self.row_groups
+
+    @property
+    def bias_words(self) -> int:
+        """Words of the weight memory that ``columns`` int32 biases take."""
+        return 4 // self.weight_rows_per_cycle
+
+    @property
+    def channel_parameter_words(self) -> int:
+        """Words of bias, multiplier and shift for one group of ``columns`` channels, per-channel quantization."""
+        return 2 * self.bias_words + 1
+
+    @property
+    def depthwise_channels(self) -> int:
+        """Channels of one diagonal (depthwise) tile."""
+        return self.columns
+
+    @property
+    def uart_divisor(self) -> int:
+        """Clock cycles a bit on the UART."""
+        return round(self.clock_hz / self.uart_baud)
+
+    def program_fields(self) -> dict[str, int]:
+        """The values of :data:`PROGRAM_FIELDS`: what a program must agree with its device about."""
+        return {field: getattr(self, field) for field in PROGRAM_FIELDS}
+
+
+#: Named engines. Memory sizes of a board preset fit that FPGA's own block RAM.
+PRESETS: dict[str, Config] = {
+    config.name: config
+    for config in (
+        # LFE5U-85F: 208 blocks of 18 Kbit. 272 KiB of weights take 136, 64 KiB of activations 32, accumulators 16,
+        # tables 8, program 4, trace 1, link 3: 200.
+        Config(
+            name="ulx3s-85f",
+            rows=16,
+            columns=8,
+            weight_rows_per_cycle=4,
+            requantize_lanes=8,
+            accumulator_depth=512,
+            activation_bytes=64 * 1024,
+            weight_bytes=272 * 1024,
+            program_words=2048,
+            trace_marks=64,
+        ),
+        # Small and quick to elaborate; for tests.
+        Config(
+            name="tiny-4x4",
+            rows=4,
+            columns=4,
+            weight_rows_per_cycle=1,
+            requantize_lanes=1,
+            accumulator_depth=64,
+            activation_bytes=32 * 1024,
+            weight_bytes=64 * 1024,
+            program_words=2048,
+        ),
+        Config(
+            name="tiny-8x4",
+            rows=8,
+            columns=4,
+            weight_rows_per_cycle=2,
+            requantize_lanes=4,
+            accumulator_depth=128,
+            activation_bytes=32 * 1024,
+            weight_bytes=128 * 1024,
+            program_words=2048,
+        ),
+        Config(
+            name="wide-16x16",
+            rows=16,
+            columns=16,
+            weight_rows_per_cycle=4,
+            requantize_lanes=8,
+            accumulator_depth=256,
+            activation_bytes=64 * 1024,
+            weight_bytes=256 * 1024,
+            program_words=2048,
+        ),
+    )
+}
+
+#: The preset that commands use when none is named.
+DEFAULT_PRESET = "ulx3s-85f"
+
+
+def preset(name: str) -> Config:
+    """Look up a preset by name. Raises ``ValueError`` with the names that exist."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}") from None

@@ -1,0 +1,233 @@
+"""Intermediate representation: a list of layers over int8 tensors, all arithmetic already in integers.
+
+The importer (``systola_firmware.tflite_import``) produces a :class:`Graph`, the passes (``systola_firmware.passes``) rewrite it, the
+scheduler (``systola_firmware.schedule``) turns it into a program. Layers hold exactly the numbers that the engine uses
+(multipliers, shifts, tables): nothing after the importer knows a scale, except to label inputs and outputs.
+
+Every activation tensor is NHWC of rank 4: a tensor of another rank is stored as ``(1, 1, rows, last axis)`` with
+``rows`` the product of all axes but the last (a vector is one row). :attr:`Tensor.shape` keeps the model's own shape, :attr:`Tensor.nhwc` is the
+stored one.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from systola_firmware.isa import Rounding
+
+Int8Array = npt.NDArray[np.int8]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An int8 activation tensor.
+
+    ``scale`` and ``zero_point`` describe the real value ``scale * (q - zero_point)``. ``index`` is the tensor's number in the
+    model file, -1 for one that a pass made. ``constant`` holds the values of a tensor that is not computed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+    index: int = -1
+    constant: Int8Array | None = None
+
+    @property
+    def nhwc(self) -> tuple[int, int, int, int]:
+        """The stored shape."""
+        if len(self.shape) == 4:
+            n, h, w, c = self.shape
+            return n, h, w, c
+        if not self.shape:
+            return 1, 1, 1, 1
+        return 1, 1, math.prod(self.shape[:-1]), self.shape[-1]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """REQ's integer parameters: ``multiplier`` and ``shift`` have one element (per tensor) or one for each output channel."""
+
+    multiplier: Int32Array
+    shift: Int32Array
+    rounding: Rounding = Rounding.DOUBLE
+
+    @property
+    def per_channel(self) -> bool:
+        return self.multiplier.size > 1
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Border in pixels. For a pooling layer the border is *not* part of the window's valid taps."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.top or self.bottom or self.left or self.right)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Base of all layers. ``name`` is for people (operator and number); ``operators`` are the model operator indices it covers."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    operators: tuple[int, ...] = ()
+
+    @property
+    def operator(self) -> str:
+        """Name of the operation in reports."""
+        return type(self).__name__
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the model (not of the engine)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Convolution(Layer):
+    """CONV_2D, or FULLY_CONNECTED as a 1×1 convolution over ``(1, 1, rows, features)``.
+
+    ``weights`` is int8 ``[out, kernel_height, kernel_width, in]``, ``bias`` int32 ``[out]`` as in the model (the input's zero point
+    is *not* folded in yet). The border has the value ``inputs[0].zero_point``.
+    """
+
+    weights: Int8Array = field(kw_only=True)
+    bias: Int32Array = field(kw_only=True)
+    requantization: Requantization = field(kw_only=True)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: Padding = Padding()
+    minimum: int = -128
+    maximum: int = 127
+    fully_connected: bool = False
+
+    @property
+    def operator(self) -> str:
+        return "FullyConnected" if self.fully_connected else "Convolution"
+
+    @property
+    def macs(self) -> int:
+        n, h, w, _ = self.output.nhwc
+        return n * h * w * self.weights.size
+
+
+@dataclass(frozen=True)
+class DepthwiseConvolution(Layer):
+    """DEPTHWISE_CONV_2D. ``weights`` is int8 ``[kernel_height, kernel_width, out]``; output channel ``o`` reads input channel
+    ``o // multiplier`` with ``multiplier = out / in``. The border has the value ``inputs[0].zero_point``."""
+
+    weights: Int8Array = field(kw_only=True)
+    bias: Int32Array = field(kw_only=True)
+    requantization: Requantization = field(kw_only=True)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: Padding = Padding()
+    minimum: int = -128
+    maximum: int = 127
+
+    @property
+    def macs(self) -> int:
+        n, h, w, _ = self.output.nhwc
+        return n * h * w * self.weights.size
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """``clamp(REQ(table_0[x0] + table_1[x1]) + output.zero_point)``; tables are int32[256], indexed by ``x & 0xFF``.
+
+    The two inputs have the output's shape, or one of them is a constant (already broadcast to that shape).
+    """
+
+    tables: tuple[Int32Array, Int32Array] = field(kw_only=True)
+    requantization: Requantization = field(kw_only=True)
+    minimum: int = -128
+    maximum: int = 127
+
+
+class PoolKind(enum.Enum):
+    AVERAGE = "average"
+    MAXIMUM = "maximum"
+
+
+@dataclass(frozen=True)
+class Pool(Layer):
+    """AVERAGE_POOL_2D (sum over the valid taps divided by their number, half away from zero) or MAX_POOL_2D."""
+
+    kind: PoolKind = field(kw_only=True)
+    window: tuple[int, int] = field(kw_only=True)
+    stride: tuple[int, int] = field(kw_only=True)
+    padding: Padding = Padding()
+    minimum: int = -128
+    maximum: int = 127
+
+    @property
+    def operator(self) -> str:
+        return "AveragePool" if self.kind is PoolKind.AVERAGE else "MaximumPool"
+
+
+@dataclass(frozen=True)
+class Lookup(Layer):
+    """Any unary element-wise operation: ``table[x & 0xFF]``, int8[256] (LOGISTIC, TANH, QUANTIZE, RELU …)."""
+
+    table: Int8Array = field(kw_only=True)
+    function: str = "Lookup"
+
+    @property
+    def operator(self) -> str:
+        return self.function
+
+
+@dataclass(frozen=True)
+class Pad(Layer):
+    """PAD that no convolution absorbed: a border of ``value`` in rows and columns (``padding``), channels ``before`` and ``after``."""
+
+    padding: Padding = field(kw_only=True)
+    value: int = field(kw_only=True)
+    channels: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """The same elements in row-major order under another shape."""
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """SOFTMAX over the last axis; only as the model's last layer, run by the driver (``systola_firmware.softmax``)."""
+
+    beta: float = 1.0
+
+    @property
+    def operator(self) -> str:
+        return "Softmax (driver)"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Layers in execution order. ``inputs`` and ``outputs`` in the model's order."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)

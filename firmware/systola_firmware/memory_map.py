@@ -1,0 +1,130 @@
+"""Address map and registers: the one definition for gateware, driver, golden device and ``docs/registers.md``.
+
+Addresses are in bytes, accesses in aligned 32-bit little-endian words. The top four address bits choose the region.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from systola_firmware import isa
+from systola_firmware.config import PROGRAM_FIELDS, REPORTED_FIELDS, Config
+
+REGION_SHIFT = 28
+
+
+class Region(enum.IntEnum):
+    """Memory regions: the value is the top four bits of the address."""
+
+    REGISTERS = 0
+    PROGRAM = 1
+    ACTIVATION = 2
+    WEIGHT = 3
+    TRACE = 4
+
+    @property
+    def base(self) -> int:
+        """First byte address."""
+        return self.value << REGION_SHIFT
+
+
+def region_bytes(config: Config, region: Region) -> int:
+    """Size of a region of this engine, in bytes."""
+    return {
+        Region.REGISTERS: REGISTER_BYTES,
+        Region.PROGRAM: 4 * config.program_words,
+        Region.ACTIVATION: config.activation_bytes,
+        Region.WEIGHT: config.weight_bytes,
+        Region.TRACE: 4 * config.trace_marks * len(MARK_WORDS),
+    }[region]
+
+
+#: Value of the IDENTITY register: "SYST" in ASCII, little endian.
+IDENTITY = int.from_bytes(b"SYST", "little")
+GATEWARE_VERSION = 1
+
+
+class Access(enum.Enum):
+    READ = "r"
+    WRITE = "w"
+    READ_WRITE = "rw"
+
+
+@dataclass(frozen=True)
+class Register:
+    """One 32-bit register at byte ``offset`` in the REGISTERS region."""
+
+    name: str
+    offset: int
+    access: Access
+    doc: str
+
+
+class Control(enum.IntFlag):
+    """Bits of CONTROL."""
+
+    START = 1  #: start the program at START_ADDRESS; ignored while busy
+    ABORT = 2  #: stop a running program with error ABORTED
+
+
+class Status(enum.IntFlag):
+    """Flag bits of STATUS; the error code is in bits 8 to 15."""
+
+    BUSY = 1
+    DONE = 2  #: the last program reached END
+    ERROR = 4  #: the last program stopped with an error
+
+
+STATUS_ERROR_SHIFT = 8
+
+#: Performance counters: cycles since START, all zeroed by START. Order is the order of the registers.
+COUNTERS: dict[str, str] = {
+    "cycles": "cycles from START to END",
+    "array_busy": "cycles in which an activation vector entered the array",
+    "wait_token": "a MATMUL was ready but its tokens were not there (data dependency)",
+    "wait_weights": "a MATMUL waited for weights in the array, or for the accumulators' shortest pass",
+    "wait_activations": "a MATMUL waited for the activation memory's port",
+    "wait_post": "a MATMUL waited for a free half of the accumulators",
+    "post_busy": "cycles in which POST, VECTOR or TABLE was executing",
+}
+
+#: Words of one trace mark, in order: the address of the marked instruction, then the counters at its completion.
+MARK_WORDS: tuple[str, ...] = ("address", *COUNTERS)
+
+
+def _registers() -> tuple[Register, ...]:
+    rows: list[tuple[str, Access, str]] = [
+        ("identity", Access.READ, f"{IDENTITY:#010x}, the letters SYST"),
+        ("gateware_version", Access.READ, "version of the gateware"),
+        ("control", Access.WRITE, "bit 0 START, bit 1 ABORT"),
+        ("status", Access.READ, "bit 0 busy, bit 1 done, bit 2 error, bits 8 to 15 error code"),
+        ("start_address", Access.READ_WRITE, "program word that START begins at"),
+        ("error_address", Access.READ, "program word of the instruction that stopped the program"),
+        ("marks", Access.READ, "trace marks since START (may exceed those kept)"),
+        ("scratch", Access.READ_WRITE, "free for the host"),
+    ]
+    rows += [(f"counter_{name}", Access.READ, text) for name, text in COUNTERS.items()]
+    rows += [(f"config_{name}", Access.READ, f"configuration: {name}") for name in (*PROGRAM_FIELDS, *REPORTED_FIELDS)]
+    return tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows))
+
+
+REGISTERS: dict[str, Register] = {register.name: register for register in _registers()}
+REGISTER_BYTES = 4 * len(REGISTERS)
+
+
+def register_address(name: str) -> int:
+    """Byte address of a register. Raises ``KeyError``."""
+    return Region.REGISTERS.base + REGISTERS[name].offset
+
+
+def read_only_values(config: Config) -> dict[str, int]:
+    """Values of the registers that never change."""
+    values = {"identity": IDENTITY, "gateware_version": GATEWARE_VERSION}
+    values |= {f"config_{name}": getattr(config, name) for name in (*PROGRAM_FIELDS, *REPORTED_FIELDS)}
+    return values
+
+
+def split_status(value: int) -> tuple[Status, isa.ErrorCode]:
+    """STATUS as flags and error code."""
+    return Status(value & 7), isa.ErrorCode(value >> STATUS_ERROR_SHIFT & 0xFF)

@@ -1,0 +1,150 @@
+"""Signatures through which the blocks of the engine meet. Directions are those of the initiator (the client).
+
+All are in the ``sync`` domain. A transfer of a request happens in a cycle with ``valid & ready``; ``valid`` never waits for
+``ready``.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out, Signature
+from amaranth.utils import ceil_log2
+
+from systola_firmware.config import Config
+from systola_firmware.isa import Unit
+from systola_hdl.layouts import instruction_payload
+
+__all__ = [
+    "AccumulatorDrain",
+    "ActivationRead",
+    "ActivationWrite",
+    "Bus",
+    "UnitControl",
+    "WeightRead",
+]
+
+#: Width of an activation address inside the engine: one bit more than any address, two's complement, so that a stray address of
+#: an affine loop is seen as outside rather than wrapped.
+ADDRESS_BITS = 22
+#: Width of a weight word address inside the engine (one bit more than the instruction's field).
+WEIGHT_ADDRESS_BITS = 25
+#: Shape of an :class:`~systola_firmware.isa.ErrorCode`.
+ERROR_CODE = unsigned(8)
+
+
+class ActivationRead(Signature):
+    """Client of the activation memory's read port.
+
+    ``address`` (bytes, already checked to lie inside) is taken when ``valid & ready``; ``data`` (``rows`` bytes, the byte at
+    ``address`` first, wrapping at the end of the memory) comes with ``data_valid`` exactly ``ActivationMemory.read_latency`` cycles later, in order, and
+    cannot be refused.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(ceil_log2(config.activation_bytes)),
+                "data": In(data.ArrayLayout(8, config.rows)),
+                "data_valid": In(1),
+            }
+        )
+
+
+class ActivationWrite(Signature):
+    """Client of the activation memory's write port: ``lanes`` bytes from any byte address, byte ``i`` written if ``mask[i]``.
+
+    A read accepted at least ``ActivationMemory.write_latency`` cycles after the write's ``valid & ready`` sees the new data.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(ceil_log2(config.activation_bytes)),
+                "data": Out(data.ArrayLayout(8, config.requantize_lanes)),
+                "mask": Out(config.requantize_lanes),
+            }
+        )
+
+
+class WeightRead(Signature):
+    """Client of the weight memory's read port: a word ``WeightMemory.read_latency`` cycles after ``valid & ready``, in order."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(ceil_log2(config.weight_words)),
+                "data": In(data.ArrayLayout(8, config.weight_word_bytes)),
+                "data_valid": In(1),
+            }
+        )
+
+
+class AccumulatorDrain(Signature):
+    """How the post-processor empties the accumulators; initiator is the post-processor.
+
+    While ``full``, the next half to be drained (in the order they were filled) is readable: ``data`` is the int32 of every column at ``address``,
+    ``AccumulatorBuffer.read_latency`` cycles after ``address`` is set (every cycle; no enable). ``release`` for one cycle frees that half; reads
+    issued before it still return the old data; ``full`` in the next cycle is about the following half.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "full": In(1),
+                "address": Out(ceil_log2(config.accumulator_depth)),
+                "data": In(data.ArrayLayout(32, config.columns)),
+                "release": Out(1),
+            }
+        )
+
+
+class UnitControl(Signature):
+    """Between sequencer (initiator) and an execution unit.
+
+    ``instruction`` is offered with its tokens already taken; the unit takes it when it can start. ``done`` pulses for one
+    cycle when the oldest taken instruction is complete (see each opcode's words for *complete*); a unit may take the next instruction before ``done`` of
+    the last, at most one ahead. ``busy`` is high while anything is in progress. ``error`` pulses with ``error_code`` when an
+    instruction breaks a rule; the unit then writes nothing more; the sequencer resets all units.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__(
+            {
+                "instruction": Out(stream.Signature(instruction_payload(unit))),
+                "done": In(1),
+                "busy": In(1),
+                "error": In(1),
+                "error_code": In(ERROR_CODE),
+            }
+        )
+
+
+
+
+
+class Bus(Signature):
+    """The host's word bus; initiator is the link. ``response`` answers every request, in order.
+
+    ``request.payload``: ``address`` (bytes, aligned), ``write``, ``data``. ``response.payload``: ``data`` (0 for a write), ``error`` (no memory there).
+    """
+
+    REQUEST = data.StructLayout({"address": 32, "write": 1, "data": 32})
+    RESPONSE = data.StructLayout({"data": 32, "error": 1})
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "request": Out(stream.Signature(self.REQUEST)),
+                "response": In(stream.Signature(self.RESPONSE)),
+            }
+        )
+
+
+

@@ -1,0 +1,40 @@
+"""Instruction layouts for gateware, derived from :mod:`systola_firmware.isa`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Shape
+from amaranth.lib import data
+from systola_firmware import isa
+
+__all__ = ["HEADER", "instruction_payload", "payload_layout"]
+
+
+def _struct(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
+    members: dict[str, object] = {}
+    for index, word in enumerate(words):
+        used = 0
+        for field in word:
+            members[field.name] = Shape(field.bits, field.signed)
+            used += field.bits
+        if used < isa.WORD_BITS:
+            members[f"_pad{index}"] = isa.WORD_BITS - used
+    return data.StructLayout(members)
+
+
+#: The header word.
+HEADER = _struct([isa.HEADER])
+
+
+def payload_layout(opcode: isa.Opcode) -> data.StructLayout:
+    """Payload words of ``opcode`` as one packed structure, first word in the low bits."""
+    return _struct(isa.INSTRUCTIONS[opcode].words)
+
+
+def instruction_payload(unit: isa.Unit) -> data.StructLayout:
+    """What the sequencer hands to a unit: the opcode, and as many payload words as the unit's longest instruction has.
+
+    View ``words`` of an instruction by ``data.View(payload_layout(opcode), payload.words[: payload_layout(opcode).size])``.
+    """
+    return data.StructLayout({"opcode": 8, "words": isa.WORD_BITS * isa.MAX_PAYLOAD_WORDS[unit]})
