@@ -1,12 +1,12 @@
 """Intermediate representation: a list of layers over int8 tensors, all arithmetic already in integers.
 
-The importer (``systola_firmware.tflite_import``) produces a :class:`Graph`, the passes (``systola_firmware.passes``) rewrite it, the
-scheduler (``systola_firmware.schedule``) turns it into a program. Layers hold exactly the numbers that the engine uses
-(multipliers, shifts, tables): nothing after the importer knows a scale, except to label inputs and outputs.
+The importer (``systola_firmware.tflite_import``) produces a :class:`Graph`, the passes (``systola_firmware.passes``)
+rewrite it, the scheduler (``systola_firmware.schedule``) turns it into a program. Layers hold exactly the numbers that the
+engine uses (multipliers, shifts, tables): nothing after the importer knows a scale, except to label inputs and outputs.
 
 Every activation tensor is NHWC of rank 4: a tensor of another rank is stored as ``(1, 1, rows, last axis)`` with
-``rows`` the product of all axes but the last (a vector is one row). :attr:`Tensor.shape` keeps the model's own shape, :attr:`Tensor.nhwc` is the
-stored one.
+``rows`` the product of all axes but the last (a vector is one row). :attr:`Tensor.shape` keeps the model's own shape,
+:attr:`Tensor.nhwc` is the stored one.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Lookup(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """PAD that no convolution absorbed: a border of ``value`` in rows and columns (``padding``), channels ``before`` and ``after``."""
+    """PAD that no convolution absorbed: a border of ``value`` in rows and columns (``padding``) and in ``channels`` (before, after)."""
 
     padding: Padding = field(kw_only=True)
     value: int = field(kw_only=True)

@@ -146,7 +146,10 @@ INSTRUCTIONS: dict[Opcode, Instruction] = {
             Opcode.MATMUL,
             Unit.MATMUL,
             (
-                (Field("source", 20, "first activation address, bytes"), Field("diagonal", 1, "depthwise: weights on the diagonal")),
+                (
+                    Field("source", 20, "first activation address, bytes"),
+                    Field("diagonal", 1, "depthwise: weights on the diagonal"),
+                ),
                 _loop("x", "output positions, inner"),
                 _loop("y", "output positions, outer"),
                 _loop("k0", "reduction, inner (chunks of ROWS bytes)"),
@@ -223,7 +226,10 @@ the last group are not written. Complete when the last byte is in the activation
                     Field("requantize", 1, "requantize the combined value"),
                     Field("rounding", 3, "Rounding"),
                 ),
-                (Field("source1", 20, "first address of operand 1, bytes"), Field("last_lanes", 7, "lanes of the last group, 1 to LANES")),
+                (
+                    Field("source1", 20, "first address of operand 1, bytes"),
+                    Field("last_lanes", 7, "lanes of the last group, 1 to LANES"),
+                ),
                 (Field("destination", 20, "first output address, bytes"),),
                 _loop("t0", "taps, inner"),
                 _loop("t1", "taps, outer"),
@@ -256,15 +262,20 @@ Element-wise, pooling and fill on the activation memory, LANES (requantize_lanes
             activation[destination + y*y_step_out + x*x_step_out + group*group_step + l]
                 = clamp(v + zero_point, minimum, maximum)
 
-sources == 0 (fill) writes clamp(bias + zero_point, ...): the taps are not read and their counts must be 1. SUM of table values wraps at 32 bits. A table entry used by
-MAX must be >= -128. Complete when the last byte is in the activation memory; every read of an instruction may come before
-any of its writes or after, so source and destination overlap only where each element is read before it is written: exactly
-in place, or not at all.""",
+sources == 0 (fill) writes clamp(bias + zero_point, ...): the taps are not read and their counts must be 1. SUM of table
+values wraps at 32 bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory;
+every read of an instruction may come before any of its writes or after, so source and destination overlap only where each
+element is read before it is written: exactly in place, or not at all.""",
         ),
         Instruction(
             Opcode.TABLE,
             Unit.POST,
-            ((Field("source", 24, "first word of the entries, in words of the weight memory"), Field("tables", 2, "tables to load: 1 or 2")),),
+            (
+                (
+                    Field("source", 24, "first word of the entries, in words of the weight memory"),
+                    Field("tables", 2, "tables to load: 1 or 2"),
+                ),
+            ),
             """\
 Load the look-up tables of VECTOR: 256 int32 entries each, little endian, contiguous in the weight memory. Entry i of a table
 is the value of the byte whose unsigned reading is i (so entry 0x80 belongs to -128). T0 first, then T1.""",
@@ -355,7 +366,9 @@ def decode(words: Sequence[int], position: int = 0) -> tuple[Operation, int]:
         raise IsaError(f"word {position}: unknown opcode {header['opcode']:#04x}") from None
     end = position + definition.length
     if end > len(words):
-        raise IsaError(f"word {position}: {definition.opcode.name} needs {definition.length} words, {len(words) - position} are left")
+        raise IsaError(
+            f"word {position}: {definition.opcode.name} needs {definition.length} words, {len(words) - position} are left"
+        )
     fields: dict[str, int] = {}
     for word, layout in zip(words[position + 1 : end], definition.words, strict=True):
         fields |= _unpack(layout, int(word))

@@ -5,9 +5,10 @@ A frame is COBS-encoded and ends with a zero byte. Decoded, little endian:
     request    sequence:8  operation:8  count:8  reserved:8  address:32  data:32×n  crc:32
     response   sequence:8  status:8     count:8  expected:8  address:32  data:32×n  crc:32
 
-``crc`` is CRC-32 (ISO-HDLC, as in ``zlib.crc32``) over everything before it. ``count`` is in words, 1 to :data:`MAX_WORDS`; a
-WRITE request carries ``count`` words of data, a READ response too, all others none. A response echoes sequence, count and address of its
-request. ``expected`` is the sequence number that the device executes next, after this frame.
+``crc`` is CRC-32 (ISO-HDLC, as in ``zlib.crc32``) over everything before it. ``count`` is in words, 1 to
+:data:`MAX_WORDS`; a WRITE request carries ``count`` words of data, a READ response too, all others none. A response echoes
+sequence, count and address of its request. ``expected`` is the sequence number that the device executes next, after this
+frame.
 
 * A frame with a bad CRC, length or code is dropped without an answer: the host's timeout resends it.
 * A frame with ``sequence == expected`` is executed and answered; ``expected`` grows by one (mod 256).

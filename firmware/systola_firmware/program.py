@@ -16,9 +16,9 @@ Int8Array = npt.NDArray[np.int8]
 class Placement:
     """Where and how an NHWC int8 tensor lies in the activation memory.
 
-    Pixel ``(n, y, x)`` starts at ``address + n*image_pitch + y*row_pitch + x*pixel_pitch``; its channels are contiguous. A border of ``top``,
-    ``bottom``, ``left`` and ``right`` pixels around each image holds ``fill`` (the zero point); ``address`` is pixel (0, 0, 0), inside the border.
-    ``start`` and ``size`` are the whole region in bytes, border included; both are multiples of 4, ``start <= address``.
+    Pixel ``(n, y, x)`` starts at ``address + n*image_pitch + y*row_pitch + x*pixel_pitch``; its channels are contiguous. What
+    the region holds beside them, a border around each image, has the value ``fill`` (the zero point). ``address`` is pixel
+    (0, 0, 0), inside the border; ``start`` and ``size`` are the whole region in bytes, both multiples of 4.
     """
 
     shape: tuple[int, int, int, int]  #: n, h, w, c
@@ -104,8 +104,8 @@ class LayerRecord:
 class Program:
     """A compiled model for one configuration.
 
-    ``words`` is the program from program address 0. ``weights`` goes to the start of the weight memory. ``constants`` are regions of the
-    activation memory that are written once, when the program is loaded.
+    ``words`` is the program from program address 0. ``weights`` goes to the start of the weight memory. ``constants`` are
+    regions of the activation memory that are written once, when the program is loaded.
     """
 
     model: str

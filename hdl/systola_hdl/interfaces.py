@@ -37,8 +37,8 @@ class ActivationRead(Signature):
     """Client of the activation memory's read port.
 
     ``address`` (bytes, already checked to lie inside) is taken when ``valid & ready``; ``data`` (``rows`` bytes, the byte at
-    ``address`` first, wrapping at the end of the memory) comes with ``data_valid`` exactly ``ActivationMemory.read_latency`` cycles later, in order, and
-    cannot be refused.
+    ``address`` first, wrapping at the end of the memory) comes with ``data_valid`` exactly ``ActivationMemory.read_latency``
+    cycles later, in order, and cannot be refused.
     """
 
     def __init__(self, config: Config) -> None:
@@ -89,9 +89,10 @@ class WeightRead(Signature):
 class AccumulatorDrain(Signature):
     """How the post-processor empties the accumulators; initiator is the post-processor.
 
-    While ``full``, the next half to be drained (in the order they were filled) is readable: ``data`` is the int32 of every column at ``address``,
-    ``AccumulatorBuffer.read_latency`` cycles after ``address`` is set (every cycle; no enable). ``release`` for one cycle frees that half; reads
-    issued before it still return the old data; ``full`` in the next cycle is about the following half.
+    While ``full``, the next half to be drained (in the order they were filled) is readable: ``data`` is the int32 of every
+    column at ``address``, ``AccumulatorBuffer.read_latency`` cycles after ``address`` is set (every cycle; no enable).
+    ``release`` for one cycle frees that half; reads issued before it still return the old data; ``full`` in the next cycle
+    is about the following half.
     """
 
     def __init__(self, config: Config) -> None:
@@ -109,9 +110,10 @@ class UnitControl(Signature):
     """Between sequencer (initiator) and an execution unit.
 
     ``instruction`` is offered with its tokens already taken; the unit takes it when it can start. ``done`` pulses for one
-    cycle when the oldest taken instruction is complete (see each opcode's words for *complete*); a unit may take the next instruction before ``done`` of
-    the last, at most one ahead. ``busy`` is high while anything is in progress. ``error`` pulses with ``error_code`` when an
-    instruction breaks a rule; the unit then writes nothing more; the sequencer resets all units.
+    cycle when the oldest taken instruction is complete (see each opcode's words for *complete*); a unit may take the next
+    instruction before ``done`` of the last, at most one ahead. ``busy`` is high while anything is in progress. ``error``
+    pulses with ``error_code`` when an instruction breaks a rule; the unit then writes nothing more; the sequencer resets all
+    units.
     """
 
     def __init__(self, unit: Unit) -> None:
@@ -126,13 +128,11 @@ class UnitControl(Signature):
         )
 
 
-
-
-
 class Bus(Signature):
     """The host's word bus; initiator is the link. ``response`` answers every request, in order.
 
-    ``request.payload``: ``address`` (bytes, aligned), ``write``, ``data``. ``response.payload``: ``data`` (0 for a write), ``error`` (no memory there).
+    ``request.payload``: ``address`` (bytes, aligned), ``write``, ``data``. ``response.payload``: ``data`` (0 for a write),
+    ``error`` (no memory there).
     """
 
     REQUEST = data.StructLayout({"address": 32, "write": 1, "data": 32})
@@ -145,6 +145,3 @@ class Bus(Signature):
                 "response": In(stream.Signature(self.RESPONSE)),
             }
         )
-
-
-

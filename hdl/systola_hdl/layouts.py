@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Shape
 from amaranth.lib import data
+
 from systola_firmware import isa
 
 __all__ = ["HEADER", "instruction_payload", "payload_layout"]
