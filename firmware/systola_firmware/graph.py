@@ -196,7 +196,7 @@ class Lookup(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """PAD that no convolution absorbed: a border of ``value`` in rows and columns (``padding``) and in ``channels`` (before, after)."""
+    """PAD that no convolution absorbed: ``value`` around the image (``padding``) and its ``channels`` (before, after)."""
 
     padding: Padding = field(kw_only=True)
     value: int = field(kw_only=True)
