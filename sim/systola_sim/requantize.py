@@ -28,12 +28,12 @@ def wrap32(values: npt.ArrayLike) -> Int32Array:
     return np.asarray(values, dtype=np.int64).astype(np.int32)
 
 
-#: A typed one: a bare Python integer would make NumPy's stubs guess the width of a shift.
+#: A typed one: NumPy's stubs would give a bare Python integer the narrowest width.
 _ONE = np.int64(1)
 
 
 def _high_multiply(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """``(values << max(shift, 0)) * multiplier / 2**31``, half up; then the shift right that is left, and half its step (0 without a shift)."""
+    """``(values << max(shift, 0)) * multiplier / 2**31``, half up; then the right shift that remains, and half its unit."""
     shifted = wrap32(values << np.maximum(shift, 0)).astype(np.int64)
     right = np.maximum(-shift, 0)
     return (shifted * multiplier + (_ONE << 30)) >> 31, right, (_ONE << right) >> 1
@@ -42,19 +42,22 @@ def _high_multiply(values: Int64Array, multiplier: Int64Array, shift: Int64Array
 def _double(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
     """gemmlowp, and so TFLM and LiteRT's reference kernels: a second rounding, half away from zero."""
     product, right, half = _high_multiply(values, multiplier, shift)
-    return np.right_shift(product + half - ((product < 0) & (right > 0)), right)
+    result: Int64Array = np.right_shift(product + half - ((product < 0) & (right > 0)), right)
+    return result
 
 
 def _up(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
     """ruy, and so LiteRT's optimised kernels: a second rounding, half up."""
     product, right, half = _high_multiply(values, multiplier, shift)
-    return np.right_shift(product + half, right)
+    result: Int64Array = np.right_shift(product + half, right)
+    return result
 
 
 def _single(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
     """TFLITE_SINGLE_ROUNDING: the whole product is rounded once, half up."""
     right = 31 - shift
-    return np.right_shift(values * multiplier + (_ONE << (right - 1)), right)
+    result: Int64Array = np.right_shift(values * multiplier + (_ONE << (right - 1)), right)
+    return result
 
 
 def _float32(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
