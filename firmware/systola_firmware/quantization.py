@@ -1,0 +1,150 @@
+"""From scales to integers: the host-side preparation that TFLM's kernels do, in the same C arithmetic.
+
+Scales are float32 values; products and quotients are doubles unless a function says otherwise, because the order and the width
+of the operations decide the last bit of a multiplier.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from systola_firmware.fixed_point import doubling_high_multiply, rounding_divide_by_power_of_two
+from systola_firmware.graph import Int32Array, Requantization
+from systola_firmware.isa import Rounding
+
+INT8_MIN, INT8_MAX = -128, 127
+_INT32_RANGE = range(-(1 << 31), 1 << 31)
+
+#: Largest exponent of a multiplier that the engine takes; ``docs/isa.md``: field ``shift`` of POST.
+MAXIMUM_SHIFT = 6
+
+#: TFLM's ADD widens its operands by this many bits before it rescales them.
+_ADD_LEFT_SHIFT = 20
+
+#: Every int8 value in the order of a table: entry ``x & 0xFF`` belongs to ``x``.
+TABLE_DOMAIN: npt.NDArray[np.int64] = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
+
+
+class QuantizationError(ValueError):
+    """Scales or zero points that the kernels or the engine cannot take; the message continues a sentence about an operator."""
+
+
+class Activation(enum.Enum):
+    """Fused activation functions; the value is the schema's name."""
+
+    NONE = "NONE"
+    RELU = "RELU"
+    RELU_N1_TO_1 = "RELU_N1_TO_1"
+    RELU6 = "RELU6"
+
+    @property
+    def real_range(self) -> tuple[float, float]:
+        """Bounds of the real value, infinite where there is none."""
+        return {
+            Activation.NONE: (-math.inf, math.inf),
+            Activation.RELU: (0.0, math.inf),
+            Activation.RELU_N1_TO_1: (-1.0, 1.0),
+            Activation.RELU6: (0.0, 6.0),
+        }[self]
+
+
+def round_half_away(value: float) -> int:
+    """C's ``round``: to the nearest integer, ties away from zero. Exact below 2^52."""
+    return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """``real ≈ q · 2^(s - 31)`` with ``q`` in [2^30, 2^31), or (0, 0) for a real multiplier too small for ``s >= -31``.
+
+    Raises :class:`QuantizationError` for one that is negative, infinite or not a number.
+    """
+    if not (math.isfinite(real) and real >= 0):
+        raise QuantizationError(f"has scales that make the multiplier {real}: convert the model again")
+    if real == 0:
+        return 0, 0
+    mantissa, shift = math.frexp(real)
+    multiplier = round_half_away(mantissa * (1 << 31))
+    if multiplier == 1 << 31:
+        multiplier //= 2
+        shift += 1
+    if shift < -31:
+        return 0, 0
+    return multiplier, shift
+
+
+def _requantization(reals: Sequence[float]) -> Requantization:
+    pairs = [quantize_multiplier(real) for real in reals]
+    largest = max(shift for _, shift in pairs)
+    if largest > MAXIMUM_SHIFT:
+        raise QuantizationError(
+            f"has scales that ask for a multiplier of {max(reals):.6g}, and the engine's largest is {1 << MAXIMUM_SHIFT}: "
+            "quantize the model with a representative data set"
+        )
+    return Requantization(
+        multiplier=np.array([multiplier for multiplier, _ in pairs], dtype=np.int32),
+        shift=np.array([shift for _, shift in pairs], dtype=np.int32),
+        rounding=Rounding.DOUBLE,
+    )
+
+
+def convolution_requantization(input_scale: float, weight_scales: Sequence[float], output_scale: float) -> Requantization:
+    """CONV_2D, DEPTHWISE_CONV_2D, per-channel FULLY_CONNECTED: ``double(s_in) · double(s_w) / double(s_out)`` for each channel."""
+    return _requantization([input_scale * weight_scale / output_scale for weight_scale in weight_scales])
+
+
+def fully_connected_requantization(input_scale: float, weight_scale: float, output_scale: float) -> Requantization:
+    """Per-tensor FULLY_CONNECTED: ``s_in · s_w`` is rounded to float32 before the division."""
+    product = float(np.float32(input_scale) * np.float32(weight_scale))
+    return _requantization([product / output_scale])
+
+
+def activation_range(activation: Activation, scale: float, zero_point: int) -> tuple[int, int]:
+    """Clamp of a kernel's int8 output. The quotient of bound and scale is a float32, rounded half away from zero."""
+    lower, upper = activation.real_range
+
+    def quantized(bound: float, otherwise: int) -> int:
+        if math.isinf(bound):
+            return otherwise
+        # A double quotient rounded to float32 equals the float32 quotient (53 bits are more than 2·24 + 1).
+        quotient = np.float32(bound / scale)
+        if not np.isfinite(quotient) or round_half_away(float(quotient)) not in _INT32_RANGE:
+            raise QuantizationError(
+                f"has a scale of {scale:.6g}, too small for the bounds of {activation.value}: retrain or quantize it again"
+            )
+        return zero_point + round_half_away(float(quotient))
+
+    return max(INT8_MIN, quantized(lower, INT8_MIN)), min(INT8_MAX, quantized(upper, INT8_MAX))
+
+
+def requantize(values: npt.ArrayLike, multiplier: int, shift: int) -> npt.NDArray[np.int64]:
+    """REQ of ``docs/numerics.md`` in mode DOUBLE, for tables made on the host. ``values << max(shift, 0)`` must fit int32."""
+    shifted = np.asarray(values, dtype=np.int64) << max(shift, 0)
+    return rounding_divide_by_power_of_two(doubling_high_multiply(shifted, multiplier), max(-shift, 0))
+
+
+def add_parameters(
+    scales: tuple[float, float], zero_points: tuple[int, int], output_scale: float
+) -> tuple[tuple[Int32Array, Int32Array], Requantization]:
+    """ADD as two int32[256] tables and the requantization of their sum.
+
+    Operand ``i`` contributes ``REQ((x - z_i) << 20)`` with multiplier ``s_i / (2·max(s_0, s_1))``; the sum has the multiplier
+    ``2·max(s_0, s_1) / (2^20 · s_out)``, which TFLM demands to be below 1.
+    """
+    twice_maximum = 2 * max(scales)
+    output_multiplier = twice_maximum / ((1 << _ADD_LEFT_SHIFT) * output_scale)
+    output = _requantization([output_multiplier])
+    if output.shift[0] > 0:
+        raise QuantizationError(
+            f"has an output scale of {output_scale:.6g}, too small for its inputs' scales {scales[0]:.6g} and {scales[1]:.6g}: "
+            "quantize the model with a representative data set"
+        )
+    tables = [
+        requantize((TABLE_DOMAIN - zero_point) << _ADD_LEFT_SHIFT, *quantize_multiplier(scale / twice_maximum)).astype(np.int32)
+        for scale, zero_point in zip(scales, zero_points, strict=True)
+    ]
+    return (tables[0], tables[1]), output
