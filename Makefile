@@ -1,0 +1,52 @@
+# Everything a developer does. `make help` lists the targets; each one first sees to the virtual environment it needs.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+PRESET ?= ulx3s-85f
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-full lint sim bench verilog docs clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the virtual environment .venv and install everything into it
+
+# Renewed when the dependencies change; python itself is rebuilt only when it does not run any more.
+$(READY): pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh $(VENV)
+	@touch $@
+
+demo: $(READY) ## build the simulated board, run the example model on it and compare every answer with TensorFlow Lite Micro
+	@$(PYTHON) -m systola.demo
+
+lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the generated documents are up to date
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) scripts/documents.py --check
+
+test: lint ## lint and the quick tests, in a few minutes
+	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
+
+test-full: lint ## lint and all tests, the long campaigns included
+	$(PYTHON) -m pytest -q -n 2 tests
+
+sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-85f)
+	@$(PYTHON) -m systola sim --preset $(PRESET)
+
+bench: $(READY) ## measure the example and the shared models on the simulated board: build/bench/*.json and a table
+	@$(PYTHON) -m systola.benchmark --device sim:$(PRESET) --output build/bench
+
+verilog: $(READY) ## write the gateware as Verilog to build/verilog (PRESET=name)
+	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --output build/verilog
+
+docs: $(READY) ## write the documents that are generated from the definitions
+	$(PYTHON) scripts/documents.py
+
+clean: ## delete everything that was built; the virtual environment stays
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

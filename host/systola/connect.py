@@ -1,0 +1,102 @@
+"""From a device's name, such as ``sim:ulx3s-85f`` or ``serial:/dev/ttyUSB0``, to the device."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from systola.device import Device
+from systola.errors import DeviceError, SystolaError
+from systola.link_transport import LinkTransport
+from systola.transport import Transport
+from systola_firmware.config import DEFAULT_PRESET, Config, preset
+
+__all__ = ["DEFAULT_DEVICE", "Progress", "open_device"]
+
+#: The device that commands use when none is named.
+DEFAULT_DEVICE = f"sim:{DEFAULT_PRESET}"
+
+#: Told each stage of the one-time build of a simulated board.
+Progress = Callable[[str], None]
+
+#: A simulation loses nothing, but it may be slow: seconds of this machine before an answer is missed.
+_SIMULATION_TIMEOUT = 120.0
+_SERIAL_TIMEOUT = 2.0
+
+_FORMS = "'sim:PRESET', 'golden:PRESET' or 'serial:PORT'"
+
+
+def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None) -> Device:
+    """Open the device called ``name``.
+
+    * ``sim:PRESET``: the gateware in Verilator, in this process, cycle by cycle. Built on first use; ``progress`` is told.
+    * ``golden:PRESET``: the numpy interpreter of programs. Quick to start, no cycles.
+    * ``serial:PORT`` or ``serial:PORT@BAUD``: a board (or ``systola sim --serial``).
+
+    An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever prevents it.
+    """
+    kind, separator, rest = name.partition(":")
+    if not separator:
+        raise DeviceError(f"{name!r} is not a device: say {_FORMS}")
+    if kind == "serial":
+        return _open_serial(name, rest)
+    if kind == "sim":
+        return _open_simulation(_config(rest), progress)
+    if kind == "golden":
+        return _open_golden(_config(rest))
+    raise DeviceError(f"{name!r} is not a device: say {_FORMS}")
+
+
+def _config(name: str) -> Config:
+    try:
+        return preset(name or DEFAULT_PRESET)
+    except ValueError as error:
+        raise DeviceError(str(error)) from None
+
+
+def _open_serial(name: str, rest: str) -> Device:
+    from systola.serial_pipe import SerialPipe
+
+    match = re.fullmatch(r"(.+?)(?:@(\d+))?", rest)
+    if match is None:
+        raise DeviceError("a serial device needs a port, such as serial:/dev/ttyUSB0")
+    baud = int(match[2]) if match[2] else preset(DEFAULT_PRESET).uart_baud
+    hint = f" (at {baud} baud; serial:PORT@BAUD chooses another rate)"
+    transport = LinkTransport(SerialPipe(match[1], baud), name, timeout=_SERIAL_TIMEOUT, attempts=6, hint=hint)
+    return _device(transport)
+
+
+def _open_simulation(config: Config, progress: Progress | None) -> Device:
+    try:
+        from systola_sim.toolchain import ToolMissing
+        from systola_sim.verilated_board import VerilatedBoard
+        from systola_sim.verilator import BuildError
+    except ImportError as error:
+        raise _not_installed(error) from error
+    try:
+        board = VerilatedBoard(config, progress=progress)
+    except (ToolMissing, BuildError) as error:
+        raise DeviceError(str(error)) from error
+    except ImportError as error:  # the gateware is imported only when it is built
+        raise _not_installed(error) from error
+    return _device(LinkTransport(board, f"sim:{config.name}", timeout=_SIMULATION_TIMEOUT, attempts=2))
+
+
+def _open_golden(config: Config) -> Device:
+    from systola.golden import GoldenTransport
+
+    device = _device(GoldenTransport(config))
+    device.has_cycles = False
+    return device
+
+
+def _device(transport: Transport) -> Device:
+    try:
+        return Device(transport)
+    except SystolaError:
+        transport.close()
+        raise
+
+
+def _not_installed(error: ImportError) -> DeviceError:
+    return DeviceError(f"simulation needs the package {error.name}: install with `pip install 'systola[sim]'`")

@@ -1,0 +1,219 @@
+"""A model loaded on a device: run it, and look into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from systola.device import Device, Mark, Outcome
+from systola.errors import DeviceError, ProgramError
+from systola.tensors import Batch, Int8Array, dequantize, split_batch
+from systola_firmware import isa
+from systola_firmware.memory_map import COUNTERS, Region
+from systola_firmware.program import Binding, LayerRecord, Program
+
+if TYPE_CHECKING:
+    Values = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]
+
+__all__ = ["LayerProfile", "Session"]
+
+_ERROR_WORDS: dict[isa.ErrorCode, str] = {
+    isa.ErrorCode.ILLEGAL_OPCODE: "an unknown instruction",
+    isa.ErrorCode.PROGRAM_OVERRUN: "the program store ended before END",
+    isa.ErrorCode.ACTIVATION_ADDRESS: "an address outside the activation memory",
+    isa.ErrorCode.WEIGHT_ADDRESS: "an address outside the weight memory",
+    isa.ErrorCode.BAD_FIELD: "an instruction with an impossible field",
+    isa.ErrorCode.TIMEOUT: "no progress",
+    isa.ErrorCode.TOKEN_OVERFLOW: "too many tokens",
+    isa.ErrorCode.ABORTED: "abort by the host",
+}
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What one layer cost: ``counters`` are the differences between its trace mark and the one before it."""
+
+    name: str
+    operator: str
+    macs: int
+    predicted_cycles: int
+    counters: dict[str, int]
+
+    @property
+    def cycles(self) -> int:
+        return self.counters["cycles"]
+
+
+class Session:
+    """``program`` on ``device``: program, weights and constants are written here, once.
+
+    Raises :class:`~systola.errors.DeviceError` if ``verify`` is asked for and a memory reads back otherwise.
+
+    Members
+    -------
+    counters:
+        The hardware's counters of the last run, by name (``systola_firmware.memory_map.COUNTERS``); empty before the first.
+    """
+
+    def __init__(self, device: Device, program: Program, *, verify: bool = False) -> None:
+        self.device = device
+        self.program = program
+        self.counters: dict[str, int] = {}
+        self._marks: tuple[Mark, ...] = ()
+        self._end_word = isa.encode_program([isa.Operation(isa.Opcode.END, {})])[0]
+        self._write_program(verify)
+
+    @property
+    def inputs(self) -> tuple[Binding, ...]:
+        """The model's inputs."""
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[Binding, ...]:
+        """The model's outputs as :meth:`run` returns them: a softmax that the driver runs is already in place."""
+        outputs = list(self.program.outputs)
+        for step in self.program.softmax:
+            outputs[step.output] = replace(
+                outputs[step.output], name=step.name, scale=step.scale, zero_point=step.zero_point, index=step.index
+            )
+        return tuple(outputs)
+
+    def run(self, x: Values, *, float_io: bool = False) -> npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]:
+        """Run the model.
+
+        Parameters
+        ----------
+        x:
+            An int8 array of the model's input shape, or N of them stacked on a new leading axis. For a model with several
+            inputs a mapping from tensor name to such an array; all with the same N.
+        float_io:
+            ``x`` is real values, quantized here by the input's scale; the answer is real values too.
+
+        Returns the output, with the leading axis if ``x`` had it; a dictionary by tensor name if ``x`` was one or the model
+        has several outputs. Raises :class:`~systola.errors.InputError` for a wrong name, shape or type, and
+        :class:`~systola.errors.DeviceError` when the device stops; it stays usable.
+        """
+        batch = split_batch(x, self.inputs, float_io=float_io)
+        answers = self._run_batch(batch)
+        outputs = self.outputs
+        shaped: dict[str, npt.NDArray[np.generic]] = {}
+        for position, binding in enumerate(outputs):
+            values = np.stack([answer[position] for answer in answers]) if batch.stacked else answers[0][position]
+            shaped[binding.name] = dequantize(values, binding.scale, binding.zero_point) if float_io else values
+        if len(outputs) == 1 and not isinstance(x, Mapping):
+            return shaped[outputs[0].name]
+        return shaped
+
+    @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """What each marked layer of the last run cost, in program order. Empty on a device without a clock.
+
+        Units overlap: a layer's cycles are those from the end of the layer before to its own end.
+        """
+        profiles = []
+        before = dict.fromkeys(COUNTERS, 0)
+        for mark in self._marks:
+            record = self._layer_at(mark.address)
+            if record is None:
+                continue
+            spent = {name: value - before[name] for name, value in mark.counters.items()}
+            before = mark.counters
+            profiles.append(LayerProfile(record.name, record.operator, record.macs, record.predicted_cycles, spent))
+        return tuple(profiles)
+
+    def run_until(self, layer: str | int, x: Values) -> Int8Array:
+        """The output of ``layer`` (name or position in ``program.layers``) for one input ``x``, in the model's own shape.
+
+        For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards. Raises
+        :class:`~systola.errors.ProgramError` for a layer that does not exist.
+        """
+        batch = split_batch(x, self.inputs)
+        self._write_inputs(batch.items[0])
+        return self._run_to(self._layer(layer))
+
+    def intermediates(self, x: Values) -> dict[str, Int8Array]:
+        """Outputs of all layers for one input, by layer name; runs the program once for each layer."""
+        batch = split_batch(x, self.inputs)
+        results = {}
+        for record in self.program.layers:
+            self._write_inputs(batch.items[0])
+            results[record.name] = self._run_to(record)
+        return results
+
+    def _write_program(self, verify: bool) -> None:
+        words = np.asarray(self.program.words, dtype="<u4").tobytes()
+        self._words = words
+        regions = [(Region.PROGRAM.base, words), (Region.WEIGHT.base, _whole_words(self.program.weights))]
+        regions += [(Region.ACTIVATION.base + address, _whole_words(data)) for address, data in self.program.constants]
+        for address, data in regions:
+            if data:
+                self.device.transport.write(address, data)
+        for address, data in regions if verify else ():
+            if data and self.device.transport.read(address, len(data)) != data:
+                raise DeviceError(f"{self.device} does not hold what was written to it at {address:#010x}")
+
+    def _run_batch(self, batch: Batch) -> list[list[Int8Array]]:
+        return [self._run_one(item) for item in batch.items]
+
+    def _run_one(self, item: list[Int8Array]) -> list[Int8Array]:
+        self._write_inputs(item)
+        self._execute()
+        return self._finish([self._read(binding) for binding in self.program.outputs])
+
+    def _finish(self, raw: list[Int8Array]) -> list[Int8Array]:
+        """The device's outputs with the driver's part, the last softmax, done."""
+        for step in self.program.softmax:
+            from systola_firmware.softmax import softmax
+
+            raw[step.output] = softmax(raw[step.output], step.input_scale, step.beta)
+        return raw
+
+    def _write_inputs(self, item: list[Int8Array]) -> None:
+        for binding, values in zip(self.inputs, item, strict=True):
+            self.device.transport.write(Region.ACTIVATION.base + binding.placement.start, binding.placement.pack(values))
+
+    def _read(self, binding: Binding) -> Int8Array:
+        region = self.device.transport.read(Region.ACTIVATION.base + binding.placement.start, binding.placement.size)
+        return binding.placement.unpack(region).reshape(binding.shape)
+
+    def _execute(self, predicted: int | None = None) -> None:
+        total = sum(layer.predicted_cycles for layer in self.program.layers)
+        outcome = self.device.execute(predicted_cycles=total if predicted is None else predicted)
+        self.counters, self._marks = outcome.counters, outcome.marks
+        if outcome.error is not isa.ErrorCode.NONE:
+            raise DeviceError(self._error_sentence(outcome))
+
+    def _error_sentence(self, outcome: Outcome) -> str:
+        record = self._layer_at(outcome.address)
+        where = f"in layer {record.name}" if record else "outside every layer"
+        reason = _ERROR_WORDS.get(outcome.error, "an unknown reason")
+        return f"{self.device} stopped {where}: {reason} ({outcome.error.name} at program word {outcome.address})"
+
+    def _run_to(self, record: LayerRecord) -> Int8Array:
+        address = Region.PROGRAM.base + 4 * record.end
+        original = self._words[4 * record.end : 4 * record.end + 4]
+        predicted = sum(layer.predicted_cycles for layer in self.program.layers if layer.end <= record.end)
+        self.device.transport.write(address, self._end_word.to_bytes(4, "little"))
+        try:
+            self._execute(predicted)
+            return self._read(record.output)
+        finally:
+            self.device.transport.write(address, original)
+
+    def _layer(self, layer: str | int) -> LayerRecord:
+        for position, record in enumerate(self.program.layers):
+            if layer in (record.name, position):
+                return record
+        names = ", ".join(record.name for record in self.program.layers)
+        raise ProgramError(f"the program has no layer {layer!r}: it has {names}")
+
+    def _layer_at(self, address: int) -> LayerRecord | None:
+        return next((record for record in self.program.layers if record.first <= address < record.end), None)
+
+
+def _whole_words(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
