@@ -63,7 +63,8 @@ def _single(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> In
 def _float32(values: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
     """XNNPACK and onnxruntime: accumulator, scale and product each a float32, then to an integer, all half to even."""
     scale = np.ldexp(multiplier.astype(np.float64), (shift - 31).astype(np.int32)).astype(np.float32)
-    return np.rint(values.astype(np.float32) * scale).astype(np.int64)
+    result: Int64Array = np.rint(values.astype(np.float32) * scale).astype(np.int64)
+    return result
 
 
 _MODES = {Rounding.DOUBLE: _double, Rounding.SINGLE: _single, Rounding.UP: _up, Rounding.FP32: _float32}
