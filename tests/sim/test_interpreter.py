@@ -199,18 +199,18 @@ def test_lanes_wrap_at_the_end_of_the_memory() -> None:
 
 
 def test_long_sums_are_exact() -> None:
-    """(−128)² summed over more lanes than float32 holds exactly; one odd product must not be lost."""
+    """127² is odd, and so many of them make odd sums beyond the 24 bits of a float32."""
     config, lanes = SMALL, 8192
-    activation = np.full(config.activation_bytes, -128, dtype=np.int8)
-    weights = np.full(config.weight_bytes, -128, dtype=np.int8)
+    activation = np.full(config.activation_bytes, 127, dtype=np.int8)
+    weights = np.full(config.weight_bytes, -127, dtype=np.int8)
     weights[: config.columns] = 1
     parameters = config.weight_words - 64
-    total = -128 + (lanes - 1) * (1 << 14)
+    total = 127 - (lanes - 1) * 127**2
     weights[-64 * config.weight_word_bytes :][:16] = np.full(4, -total + 7, dtype="<i4").view(np.int8)
     matmul = operation(Opcode.MATMUL, k0=(lanes // config.rows, config.rows))
     post = operation(Opcode.POST, destination=9000, last_columns=4, parameters=parameters, **ONE)
     assert run(config, [matmul, post, END], activation, weights).error is ErrorCode.NONE
-    assert activation[8999:9005].tolist() == [-128, 7, 7, 7, 7, -128]
+    assert activation[8999:9005].tolist() == [127, 7, 7, 7, 7, 127]
 
 
 def random_vector(config: Config, rng: np.random.Generator) -> Operation:
@@ -319,6 +319,14 @@ def test_a_token_orders_two_layers_and_its_absence_shows() -> None:
         activation, weights = identity_memories()
         assert run(SMALL, program, activation, weights).error is ErrorCode.NONE
         assert activation[32:36].tolist() == expected
+
+
+def test_a_token_is_used_up() -> None:
+    fill = operation(Opcode.VECTOR, **FILL.fields, signal=(Unit.POST,))
+    again = operation(Opcode.VECTOR, **FILL.fields, wait=(Unit.POST,))
+    activation, weights = identity_memories()
+    assert run(SMALL, [fill, again, END], activation, weights).error is ErrorCode.NONE
+    assert run(SMALL, [fill, again, again, END], activation, weights).error is ErrorCode.TIMEOUT
 
 
 def test_outputs_over_inputs_still_to_be_read_show() -> None:
