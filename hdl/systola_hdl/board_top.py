@@ -1,0 +1,63 @@
+"""What every board has inside, up to its pins."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, Out, connect
+
+from systola_firmware.config import Config
+from systola_hdl.engine import Engine
+from systola_hdl.link import Link
+from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
+
+__all__ = ["Systola"]
+
+#: Clock cycles for which the activity light stays on after a byte: 21 ms at 50 MHz.
+ACTIVITY_CYCLES = 1 << 20
+
+
+class Systola(Component):
+    """UART, link and engine at ``config.clock_hz`` and ``config.uart_baud``. Raises ``ValueError`` if the divisor has no room.
+
+    Members
+    -------
+    rx: In(1), tx: Out(1)
+        The serial line; ``rx`` may be asynchronous.
+    led_busy: Out(1)
+        A program runs.
+    led_activity: Out(1)
+        A byte came or went lately.
+    """
+
+    rx: In(1, init=1)
+    tx: Out(1, init=1)
+    led_busy: Out(1)
+    led_activity: Out(1)
+
+    def __init__(self, config: Config) -> None:
+        if config.uart_divisor >= 1 << DIVISOR_BITS:
+            raise ValueError(f"uart_baud {config.uart_baud} is too slow for a clock of {config.clock_hz} Hz")
+        self._config = config
+        super().__init__()
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        m.submodules.link = link = Link()
+        m.submodules.engine = engine = Engine(self._config)
+        m.submodules.receiver = receiver = UartReceiver()
+        m.submodules.transmitter = transmitter = UartTransmitter()
+        connect(m, receiver.o, link.i)
+        connect(m, link.o, transmitter.i)
+        connect(m, link.bus, engine.bus)
+        light = Signal(range(ACTIVITY_CYCLES))
+        with m.If(receiver.o.valid | link.o.valid):
+            m.d.sync += light.eq(ACTIVITY_CYCLES - 1)
+        with m.Elif(light != 0):
+            m.d.sync += light.eq(light - 1)
+        m.d.comb += [
+            receiver.rx.eq(self.rx),
+            receiver.divisor.eq(self._config.uart_divisor),
+            transmitter.divisor.eq(self._config.uart_divisor),
+            self.tx.eq(transmitter.tx),
+            self.led_busy.eq(engine.busy),
+            self.led_activity.eq(light != 0),
+        ]
+        return m

@@ -1,0 +1,69 @@
+"""Verilog of the whole design, and a key by which callers may keep it: ``python -m systola_hdl.verilog``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from amaranth.back import verilog
+
+from systola_firmware import config as configurations
+from systola_firmware.config import Config
+from systola_hdl.board_top import Systola
+from systola_hdl.simulation_top import SimulationTop
+
+__all__ = ["Top", "content_key", "generate"]
+
+Top = Literal["simulation", "board"]
+
+_TOPS = {"simulation": SimulationTop, "board": Systola}
+#: Modules of ``systola_firmware`` that define the hardware.
+_DEFINITIONS = ("config.py", "isa.py", "link.py", "memory_map.py")
+
+
+def generate(config: Config, top: Top = "simulation") -> str:
+    """Verilog of a top level; its module is named ``systola`` and has ports ``clk`` and ``rst`` besides the component's.
+
+    ``simulation`` is :class:`~systola_hdl.simulation_top.SimulationTop`, ``board`` is :class:`~systola_hdl.board_top.Systola`.
+    Takes some seconds for large arrays. Raises ``ValueError`` for another name.
+    """
+    if top not in _TOPS:
+        raise ValueError(f"unknown top level {top!r}: choose one of {', '.join(_TOPS)}")
+    return str(verilog.convert(_TOPS[top](config), name="systola", emit_src=False, strip_internal_attrs=True))
+
+
+def content_key(config: Config, top: Top = "simulation") -> str:
+    """SHA-256 (hexadecimal) over everything that :func:`generate` depends on: sources, configuration and Amaranth's version."""
+    digest = hashlib.sha256()
+    description = {"top": top, "amaranth": metadata.version("amaranth"), **dataclasses.asdict(config)}
+    digest.update(json.dumps(description, sort_keys=True).encode())
+    hdl, firmware = resources.files("systola_hdl"), resources.files("systola_firmware")
+    sources = [entry for entry in hdl.iterdir() if entry.name.endswith(".py")] + [firmware / name for name in _DEFINITIONS]
+    for source in sorted(sources, key=lambda entry: entry.name):
+        text = source.read_bytes()
+        digest.update(f"\n{source.name} {len(text)}\n".encode())
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write")],
+    preset: Annotated[str, typer.Option(help="configuration")] = configurations.DEFAULT_PRESET,
+    top: Annotated[str, typer.Option(help="simulation or board")] = "simulation",
+) -> None:
+    """Write the Verilog of a preset."""
+    try:
+        text = generate(configurations.preset(preset), top)  # type: ignore[arg-type]  # checked there
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    output.write_text(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
