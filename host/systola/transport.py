@@ -6,6 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from systola.tensors import Int8Array
+
 __all__ = ["Pipe", "Transport"]
 
 
@@ -44,6 +46,14 @@ class Transport(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Name of the device for messages, e.g. ``serial:/dev/ttyUSB0``."""
+
+    def run_batch(self, _inputs: list[tuple[int, Int8Array]], _outputs: list[tuple[int, int]]) -> list[Int8Array] | None:
+        """Run the loaded program on N inferences at once, if this device can: None if it cannot, and for a program that stops.
+
+        ``inputs`` are pairs of an offset in the activation memory and int8 ``[N, bytes]``, ``outputs`` pairs of an offset and a
+        number of bytes; the answer has int8 ``[N, bytes]`` for each output.
+        """
+        return None
 
     def pump(self, seconds: float) -> None:
         """Let the device work for about ``seconds`` of its own time: a board just takes them, a simulation runs that far."""

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from support.link_model import Damage, LossyPipe, ModelDevice
+
 from systola.errors import AddressError, LinkError
 from systola.link_transport import LinkTransport
 from systola_firmware.link import RECEIVE_BUFFER_BYTES
@@ -60,8 +61,7 @@ def test_a_hopeless_line_ends_in_an_error_and_never_in_a_wrong_answer() -> None:
         try:
             assert transport.read(0, 4096) == device.memory[:4096]
             finished += 1
-        except LinkError as error:
-            assert "stopped answering" in str(error)
+        except LinkError:
             refused += 1
             pipe.damage = Damage()
             assert transport.read(0, 4096) == device.memory[:4096]  # usable again when the line is

