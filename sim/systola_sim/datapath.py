@@ -2,7 +2,7 @@
 
 Every function works on :class:`Memories` of N inferences at once, which share weights, tables and addresses. MATMUL and POST are
 cut into the *jobs* that the accumulators hand over, one for each block and group; :mod:`systola_sim.interpreter` decides when
-each of them runs.
+each of them runs, and only if its fields break no rule (:mod:`systola_sim.rules`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.config import Config
-from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding
+from systola_firmware.isa import Combine, ErrorCode, Operation, Rounding
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, clamp, requantize
 
 __all__ = [
@@ -35,8 +35,6 @@ Int64Array = npt.NDArray[np.int64]
 EXACT_TERMS = 1 << 10
 #: Elements gathered at a time, so that the working set of a large batch stays in the cache.
 GATHER_ELEMENTS = 1 << 20
-#: Rounding modes that the engine has; FP32 is a reserved value.
-ENGINE_ROUNDINGS = (Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP)
 #: What a maximum starts from.
 LOWEST = -128
 
@@ -98,18 +96,12 @@ class Memories:
         return activation[:, (addresses[..., np.newaxis] + np.arange(width)) % size]
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise ProgramError(ErrorCode.BAD_FIELD)
-
-
 def _offsets(operation: Operation, *loops: str) -> Int64Array:
-    """Address offsets of nested loops, outermost first, as one axis. Raises :class:`ProgramError` for a count of 0."""
+    """Address offsets of nested loops, outermost first, as one axis."""
     offsets = np.zeros(1, dtype=np.int64)
     for loop in loops:
-        count = operation[f"{loop}_count"]
-        _require(count > 0)
-        offsets = (offsets[:, np.newaxis] + np.arange(count) * operation[f"{loop}_step"]).reshape(-1)
+        steps = np.arange(operation[f"{loop}_count"]) * operation[f"{loop}_step"]
+        offsets = (offsets[:, np.newaxis] + steps).reshape(-1)
     return offsets
 
 
@@ -120,8 +112,7 @@ def _job_offset(operation: Operation, job: int) -> tuple[int, int]:
 
 
 def job_count(operation: Operation) -> int:
-    """Jobs of a MATMUL or POST. Raises :class:`ProgramError` for a count of 0."""
-    _require(operation["group_count"] > 0 and operation["block_count"] > 0)
+    """Jobs of a MATMUL or POST."""
     return operation["group_count"] * operation["block_count"]
 
 
@@ -129,15 +120,13 @@ def run_matmul_job(memories: Memories, operation: Operation, job: int, half: int
     """Fill accumulator half ``half`` with job number ``job`` of a MATMUL. Raises :class:`ProgramError`."""
     config = memories.config
     positions, tiles = _offsets(operation, "y", "x"), _offsets(operation, "k2", "k1", "k0")
-    _require(positions.size <= config.accumulator_depth)
     group, offset = _job_offset(operation, job)
     diagonal = bool(operation["diagonal"])
     width = config.columns if diagonal else config.rows
-    first_row = group * tiles.size * (1 if diagonal else config.rows)  # of this group, in rows of COLUMNS weights
-    rows = tiles.size * (1 if diagonal else config.rows)
-    words = slice(first_row * config.columns, (first_row + rows) * config.columns)
-    weights = memories.weight_slice(operation["weights"], words.stop)[words].reshape(rows, config.columns).astype(np.float32)
+    rows = tiles.size * (1 if diagonal else config.rows)  # of COLUMNS weights each, in this job and in those of every group before
     addresses = operation["source"] + offset + positions[:, np.newaxis] + tiles
+    weights = memories.weight_slice(operation["weights"], (group + 1) * rows * config.columns)[group * rows * config.columns :]
+    weights = weights.reshape(rows, config.columns).astype(np.float32)
     memories.check(addresses)
 
     accumulators = memories.accumulators[half, :, : positions.size]
@@ -157,14 +146,10 @@ def run_matmul_job(memories: Memories, operation: Operation, job: int, half: int
             accumulators[images] += sums.astype(np.int32)  # int32 wraps, as the accumulators do
 
 
-def _check_rounding(operation: Operation) -> None:
-    _require(operation["rounding"] in ENGINE_ROUNDINGS)
-
-
 def _requantize(values: Int32Array, multiplier: npt.ArrayLike, shift: npt.ArrayLike, operation: Operation) -> Int32Array:
     shifts = np.asarray(shift)
     if shifts.min() < SHIFT_MINIMUM or shifts.max() > SHIFT_MAXIMUM:
-        raise UnsoundProgramError(f"{operation.opcode.name}: a shift outside {SHIFT_MINIMUM}..{SHIFT_MAXIMUM}")
+        raise UnsoundProgramError(f"{operation.opcode.name}: a channel's shift is outside {SHIFT_MINIMUM}..{SHIFT_MAXIMUM}")
     return requantize(values, multiplier, shifts, Rounding(operation["rounding"]))
 
 
@@ -179,8 +164,8 @@ def run_post_job(memories: Memories, operation: Operation, job: int, half: int) 
     """
     config = memories.config
     positions = _offsets(operation, "y", "x")
-    _check_rounding(operation)
-    _require(positions.size <= config.accumulator_depth and 1 <= operation["last_columns"] <= config.columns)
+    if positions.size > config.accumulator_depth:  # found when the drain gets there, not before
+        raise ProgramError(ErrorCode.BAD_FIELD)
     group, offset = _job_offset(operation, job)
     channels = operation["last_columns"] if group == operation["group_count"] - 1 else config.columns
 
@@ -215,28 +200,29 @@ def _check_overlap(operation: Operation, written: Int64Array, read: list[Int64Ar
 def run_vector(memories: Memories, operation: Operation) -> None:
     """Execute a VECTOR. Raises :class:`ProgramError` and :class:`UnsoundProgramError`."""
     config, sources = memories.config, operation["sources"]
-    lanes, groups = config.requantize_lanes, operation["group_count"]
-    taps = _offsets(operation, "t1", "t0")
+    lanes = config.requantize_lanes
     y, x, group = (np.arange(operation[f"{loop}_count"]) for loop in ("y", "x", "group"))
-    _require(min(y.size, x.size, group.size) > 0 and 1 <= operation["last_lanes"] <= lanes)
-    _require(sources <= 2 and (sources == 1 or taps.size == 1))
-    if operation["requantize"]:
-        _check_rounding(operation)
-    channels = (group[:, np.newaxis] * operation["group_step"] + np.arange(lanes)).reshape(-1)
-    channels = channels[: (groups - 1) * lanes + operation["last_lanes"]]
+    groups = group[:, np.newaxis] * operation["group_step"]
+    channels = (groups + np.arange(lanes)).reshape(-1)[: (group.size - 1) * lanes + operation["last_lanes"]]
 
-    def elements(base: str, y_step: str, x_step: str) -> Int64Array:
+    def elements(base: str, y_step: str, x_step: str, offsets: Int64Array) -> Int64Array:
         rows = operation[base] + y * operation[y_step]
-        return ((rows[:, np.newaxis] + x * operation[x_step])[..., np.newaxis] + channels).reshape(-1)
+        return ((rows[:, np.newaxis] + x * operation[x_step])[..., np.newaxis] + offsets).reshape(-1)
 
-    written = elements("destination", "y_step_out", "x_step_out")
+    def operand_addresses(base: str, suffix: str, *loops: str) -> Int64Array:
+        """``(elements, taps)``; the first lane must lie in the memory, the others wrap at its end as they are read with it."""
+        taps = _offsets(operation, *loops)
+        steps = f"y_step{suffix}", f"x_step{suffix}"
+        memories.check(elements(base, *steps, groups.reshape(-1))[:, np.newaxis] + taps)
+        return (elements(base, *steps, channels)[:, np.newaxis] + taps) % config.activation_bytes
+
     read = []
     if sources >= 1:
-        read.append(elements("source", "y_step", "x_step")[:, np.newaxis] + taps)
+        read.append(operand_addresses("source", "", "t1", "t0"))
     if sources == 2:
-        read.append(elements("source1", "y_step1", "x_step1")[:, np.newaxis])
-    for addresses in (written, *read):
-        memories.check(addresses)
+        read.append(operand_addresses("source1", "1"))
+    written = elements("destination", "y_step_out", "x_step_out", channels)
+    memories.check(written)
     if read:
         _check_overlap(operation, written, read)
 
@@ -255,5 +241,4 @@ def run_vector(memories: Memories, operation: Operation) -> None:
 def run_table(memories: Memories, operation: Operation) -> None:
     """Execute a TABLE. Raises :class:`ProgramError`."""
     tables = operation["tables"]
-    _require(operation.opcode is Opcode.TABLE and 1 <= tables <= 2)
     memories.tables[:tables] = memories.weight_slice(operation["source"], tables * 1024).view("<i4").reshape(tables, 256)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,14 @@ from systola_sim.datapath import (
     run_table,
     run_vector,
 )
+from systola_sim.rules import breaks_a_rule
 
 __all__ = ["Outcome", "Schedule", "UnsoundProgramError", "execute"]
 
 Int8Array = npt.NDArray[np.int8]
 
-#: Instructions a unit holds: one in execution, one waiting.
-UNIT_INSTRUCTIONS = 2
+#: Instructions that a unit has taken, tokens and all, and not completed, at most. One more waits in front of each unit.
+IN_FLIGHT = 2
 #: Halves of the accumulators.
 HALVES = 2
 
@@ -65,6 +66,24 @@ class _Stop(Exception):
         self.address = address
 
 
+@dataclass
+class _UnitState:
+    """A unit: the instruction that waits to be taken, and those in flight, each with its address."""
+
+    waiting: tuple[int, Operation] | None = None
+    flight: deque[tuple[int, Operation]] = field(default_factory=deque)
+    next_job: int = 0  #: of the oldest instruction in flight
+
+    @property
+    def active(self) -> bool:
+        return bool(self.flight) or self.waiting is not None
+
+    @property
+    def oldest(self) -> int:
+        """Address of the oldest instruction not completed."""
+        return self.flight[0][0] if self.flight else self.waiting[0] if self.waiting else -1
+
+
 class _Machine:
     """One run. Every ``_step`` method returns whether it could do anything."""
 
@@ -75,22 +94,49 @@ class _Machine:
         self.done = False
         self.marks: list[int] = []
         self.tokens: Counter[tuple[Unit, Unit]] = Counter()  # (giver, taker)
-        self.queues: dict[Unit, deque[tuple[int, Operation]]] = {Unit.MATMUL: deque(), Unit.POST: deque()}
-        self.next_job = {Unit.MATMUL: 0, Unit.POST: 0}  # of the first instruction in each queue
+        self.units = {Unit.MATMUL: _UnitState(), Unit.POST: _UnitState()}
         self.filled = 0  # halves handed over so far; the next job of MATMUL fills half `filled % 2`
         self.drained = 0
 
     def run(self, schedule: Schedule) -> None:
-        steps = [self._step_matmul, self._step_post]
-        if schedule is Schedule.POST_FIRST:
-            steps.reverse()
+        first, second = (Unit.MATMUL, Unit.POST) if schedule is Schedule.MATMUL_FIRST else (Unit.POST, Unit.MATMUL)
         while not self.done:
-            if not (self._dispatch() or steps[0]() or steps[1]()):
-                raise _Stop(ErrorCode.TIMEOUT, self._blocked_address())
+            if not (self._step_fetch() or self._step_take() or self._step_unit(first) or self._step_unit(second)):
+                raise _Stop(ErrorCode.TIMEOUT, self._stuck_address())
 
-    def _blocked_address(self) -> int:
-        """The oldest instruction that waits for ever."""
-        return min([self.position, *(address for queue in self.queues.values() for address, _ in queue)])
+    def _stuck_address(self) -> int:
+        """The oldest instruction of the first unit that has one, else the one being fetched."""
+        return next((unit.oldest for unit in self.units.values() if unit.active), self.position)
+
+    def _take_tokens(self, operation: Operation) -> bool:
+        """Take the tokens that ``operation`` waits for, if all are there."""
+        needed = [(giver, operation.definition.unit) for giver in operation.wait]
+        if any(self.tokens[pair] == 0 for pair in needed):
+            return False
+        self.tokens.subtract(needed)
+        return True
+
+    def _step_fetch(self) -> bool:
+        """Hand the next instruction to its unit. A fault of the words stops the program, as END does, once all before is complete."""
+        idle = not any(unit.active for unit in self.units.values())
+        try:
+            operation, following = self._fetch()
+        except _Stop:
+            if idle:
+                raise
+            return False
+        if operation.opcode is Opcode.END:
+            if not idle or not self._take_tokens(operation):
+                return False
+            self._complete(self.position, operation)
+            self.done = True
+            return True
+        unit = self.units[operation.definition.unit]
+        if unit.waiting:
+            return False
+        unit.waiting = self.position, operation
+        self.position = following
+        return True
 
     def _fetch(self) -> tuple[Operation, int]:
         if self.position >= len(self.words):
@@ -103,25 +149,14 @@ class _Machine:
             raise _Stop(ErrorCode.PROGRAM_OVERRUN, self.position)
         return decode(self.words, self.position)
 
-    def _dispatch(self) -> bool:
-        """Hand the next instruction to its unit, in program order, once there is room and its tokens are there."""
-        operation, following = self._fetch()
-        unit = operation.definition.unit
-        needed = [(giver, unit) for giver in operation.wait]
-        if any(self.tokens[pair] == 0 for pair in needed):
-            return False
-        if unit is Unit.SEQUENCER:  # END
-            if any(self.queues.values()):
-                return False
-            self._complete(self.position, operation)
-            self.done = True
-        else:
-            if len(self.queues[unit]) == UNIT_INSTRUCTIONS:
-                return False
-            self.queues[unit].append((self.position, operation))
-        self.tokens.subtract(needed)
-        self.position = following
-        return True
+    def _step_take(self) -> bool:
+        """A unit takes the instruction that waits for it, with its tokens."""
+        for unit in self.units.values():
+            if unit.waiting and len(unit.flight) < IN_FLIGHT and self._take_tokens(unit.waiting[1]):
+                unit.flight.append(unit.waiting)
+                unit.waiting = None
+                return True
+        return False
 
     def _complete(self, address: int, operation: Operation) -> None:
         for taker in operation.signal:
@@ -132,46 +167,46 @@ class _Machine:
         if operation.mark:
             self.marks.append(address)
 
-    def _advance(self, unit: Unit, jobs: int) -> None:
-        """One job of the unit's first instruction is done."""
-        self.next_job[unit] += 1
-        if self.next_job[unit] == jobs:
-            self.next_job[unit] = 0
-            self._complete(*self.queues[unit].popleft())
-
-    def _step_matmul(self) -> bool:
-        if not self.queues[Unit.MATMUL] or self.filled - self.drained == HALVES:
+    def _step_unit(self, name: Unit) -> bool:
+        """One job of the unit's oldest instruction."""
+        unit = self.units[name]
+        if not unit.flight:
             return False
-        address, operation = self.queues[Unit.MATMUL][0]
+        address, operation = unit.flight[0]
+        if breaks_a_rule(self.memories.config, operation):
+            raise _Stop(ErrorCode.BAD_FIELD, address)
         try:
-            jobs = job_count(operation)
-            run_matmul_job(self.memories, operation, self.next_job[Unit.MATMUL], self.filled % HALVES)
+            jobs = self._run_job(operation, unit.next_job)
         except ProgramError as error:
             raise _Stop(error.code, address) from None
-        self.filled += 1
-        self._advance(Unit.MATMUL, jobs)
+        if jobs == 0:
+            return False
+        unit.next_job += 1
+        if unit.next_job == jobs:
+            unit.next_job = 0
+            unit.flight.popleft()
+            self._complete(address, operation)
         return True
 
-    def _step_post(self) -> bool:
-        if not self.queues[Unit.POST]:
-            return False
-        address, operation = self.queues[Unit.POST][0]
-        jobs = 1
-        try:
-            if operation.opcode is Opcode.VECTOR:
-                run_vector(self.memories, operation)
-            elif operation.opcode is Opcode.TABLE:
-                run_table(self.memories, operation)
-            else:
-                jobs = job_count(operation)
-                if self.filled == self.drained:
-                    return False
-                run_post_job(self.memories, operation, self.next_job[Unit.POST], self.drained % HALVES)
-                self.drained += 1
-        except ProgramError as error:
-            raise _Stop(error.code, address) from None
-        self._advance(Unit.POST, jobs)
-        return True
+    def _run_job(self, operation: Operation, job: int) -> int:
+        """Run a job and return how many its instruction has; 0 if this one must wait for an accumulator half."""
+        if operation.opcode is Opcode.VECTOR:
+            run_vector(self.memories, operation)
+        elif operation.opcode is Opcode.TABLE:
+            run_table(self.memories, operation)
+        elif operation.opcode is Opcode.MATMUL:
+            if self.filled - self.drained == HALVES:
+                return 0
+            run_matmul_job(self.memories, operation, job, self.filled % HALVES)
+            self.filled += 1
+            return job_count(operation)
+        else:
+            if self.filled == self.drained:
+                return 0
+            run_post_job(self.memories, operation, job, self.drained % HALVES)
+            self.drained += 1
+            return job_count(operation)
+        return 1
 
 
 def execute(

@@ -203,9 +203,9 @@ def test_long_sums_are_exact() -> None:
     config, lanes = SMALL, 8192
     activation = np.full(config.activation_bytes, 127, dtype=np.int8)
     weights = np.full(config.weight_bytes, -127, dtype=np.int8)
-    weights[: config.columns] = 1
+    weights[: config.columns] = 2
     parameters = config.weight_words - 64
-    total = 127 - (lanes - 1) * 127**2
+    total = 2 * 127 - (lanes - 1) * 127**2
     weights[-64 * config.weight_word_bytes :][:16] = np.full(4, -total + 7, dtype="<i4").view(np.int8)
     matmul = operation(Opcode.MATMUL, k0=(lanes // config.rows, config.rows))
     post = operation(Opcode.POST, destination=9000, last_columns=4, parameters=parameters, **ONE)
@@ -389,6 +389,9 @@ LAST = SMALL.activation_bytes
         (operation(Opcode.VECTOR, **{**FILL.fields, "last_lanes": 0}), ErrorCode.BAD_FIELD),
         (operation(Opcode.VECTOR, **{**FILL.fields, "last_lanes": 2}), ErrorCode.BAD_FIELD),
         (operation(Opcode.VECTOR, **FILL.fields, requantize=1, rounding=Rounding.FP32), ErrorCode.BAD_FIELD),
+        (operation(Opcode.VECTOR, **FILL.fields, requantize=1, shift=7), ErrorCode.BAD_FIELD),
+        (operation(Opcode.VECTOR, **FILL.fields, requantize=1, shift=-32), ErrorCode.BAD_FIELD),
+        (operation(Opcode.VECTOR, **FILL.fields, rounding=Rounding.FP32, shift=7), ErrorCode.NONE),
         (operation(Opcode.POST, last_columns=4), ErrorCode.TIMEOUT),
         (operation(Opcode.VECTOR, **FILL.fields, wait=(Unit.MATMUL,)), ErrorCode.TIMEOUT),
         (operation(Opcode.END, wait=(Unit.POST,)), ErrorCode.TIMEOUT),
@@ -409,6 +412,9 @@ def test_errors_carry_code_and_address(bad: Operation, error: ErrorCode) -> None
         ({"last_columns": 5}, ErrorCode.BAD_FIELD),
         ({"x": (65, 0)}, ErrorCode.BAD_FIELD),
         ({"rounding": Rounding.FP32}, ErrorCode.BAD_FIELD),
+        ({"rounding": Rounding.FP32, "per_channel": 1}, ErrorCode.BAD_FIELD),
+        ({"shift": 7}, ErrorCode.BAD_FIELD),
+        ({"shift": -32}, ErrorCode.BAD_FIELD),
         *(({loop: (0, 0)}, ErrorCode.BAD_FIELD) for loop in LOOPS[Opcode.POST]),
         ({"destination": LAST - 3}, ErrorCode.ACTIVATION_ADDRESS),
         ({"parameters": SMALL.weight_words - 3}, ErrorCode.WEIGHT_ADDRESS),
@@ -453,10 +459,44 @@ def test_reading_beside_the_place_that_is_written_is_unsound() -> None:
         run(SMALL, [operation(Opcode.VECTOR, **copy, destination=2), END], activation, weights)
 
 
-def test_a_shift_outside_the_range_is_unsound() -> None:
+def test_a_shift_of_a_channel_outside_the_range_is_unsound() -> None:
     activation, weights = identity_memories()
-    with pytest.raises(UnsoundProgramError, match=r"VECTOR: a shift outside -31\.\.6"):
-        run(SMALL, [operation(Opcode.VECTOR, **FILL.fields, requantize=1, shift=7), END], activation, weights)
+    weights[32 : 32 + 4] = [0, 0, 7, 0]
+    post = operation(Opcode.POST, last_columns=4, per_channel=1, destination=16)
+    with pytest.raises(UnsoundProgramError, match=r"POST: a channel's shift is outside -31\.\.6"):
+        run(SMALL, [operation(Opcode.MATMUL), post, END], activation, weights)
+    post = operation(Opcode.POST, last_columns=2, per_channel=1, destination=16, shift=99)
+    assert run(SMALL, [operation(Opcode.MATMUL), post, END], activation, weights).error is ErrorCode.NONE
+
+
+def test_a_fault_of_the_words_waits_for_what_is_before() -> None:
+    """The program stops at its first fault in program order, though fetching is ahead of execution."""
+    activation, weights = identity_memories()
+    words = encode_program(chain((Unit.POST,), (Unit.MATMUL,))[:-1])
+    assert execute(SMALL, [*words, 0x7F], activation, weights) == Outcome(ErrorCode.ILLEGAL_OPCODE, len(words), ())
+    assert activation[32:36].tolist() == [1, -2, 3, -4]
+    bad = encode_program([operation(Opcode.TABLE)])
+    assert execute(SMALL, [*bad, 0x7F], activation, weights) == Outcome(ErrorCode.BAD_FIELD, 0, ())
+
+
+def test_a_waiting_instruction_does_not_stop_the_other_unit() -> None:
+    """One instruction may wait in front of its unit; a second one stops the fetching."""
+    activation, weights = identity_memories()
+    late = operation(Opcode.VECTOR, **FILL.fields, signal=(Unit.MATMUL,))
+    waiting = operation(Opcode.MATMUL, wait=(Unit.POST,))
+    post = operation(Opcode.POST, destination=32, last_columns=4, parameters=64, **ONE)
+    assert run(SMALL, [waiting, late, post, END], activation, weights).error is ErrorCode.NONE
+    outcome = run(SMALL, [waiting, waiting, late, late, post, post, END], activation, weights)
+    assert outcome == Outcome(ErrorCode.TIMEOUT, 0, ())
+
+
+def test_lanes_of_vector_wrap_at_the_end_of_the_memory() -> None:
+    config = PRESETS["tiny-8x4"]
+    activation = np.zeros(config.activation_bytes, np.int8)
+    activation[[-2, -1, 0, 1]] = [1, 2, 3, 4]
+    copy = operation(Opcode.VECTOR, source=config.activation_bytes - 2, sources=1, destination=16, last_lanes=4, **ONE)
+    assert run(config, [copy, END], activation, np.zeros(config.weight_bytes, np.int8)).error is ErrorCode.NONE
+    assert activation[15:21].tolist() == [0, 1, 2, 3, 4, 0]
 
 
 @pytest.mark.parametrize("which", ["activation", "weights"])
