@@ -1,0 +1,123 @@
+"""From one layer of the graph to its instructions, before order, tokens and marks (which are ``schedule.py``'s).
+
+A layer becomes at most: fills of the output's border, one load of tables, and a *body* that computes: MATMUL and POST
+alternately, or VECTORs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from systola_firmware.config import Config
+from systola_firmware.errors import CompileError
+from systola_firmware.graph import (
+    Add,
+    Convolution,
+    DepthwiseConvolution,
+    Layer,
+    Lookup,
+    Pad,
+    Pool,
+    Reshape,
+    Softmax,
+)
+from systola_firmware.isa import IsaError, Opcode, Operation
+from systola_firmware.layout import TensorLayout
+from systola_firmware.lowering_matmul import lower_convolution, lower_depthwise
+from systola_firmware.lowering_vector import border_fills, lower_add, lower_copy, lower_lookup, lower_pad, lower_pool
+from systola_firmware.program import Placement
+from systola_firmware.weights import WeightImage, table_entries
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every stored tensor is, by name: layout, buffer (the name of the first tensor in the same memory) and placement."""
+
+    layouts: dict[str, TensorLayout]
+    buffers: dict[str, str]
+    placements: dict[str, Placement]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The instructions of one layer, without tokens and marks.
+
+    ``reads`` and ``writes`` are buffers: those that the layer's MATMULs read, and the one that its POST-unit instructions write.
+    """
+
+    layer: Layer
+    body: tuple[Operation, ...] = ()
+    fills: tuple[Operation, ...] = ()
+    tables: Operation | None = None
+    reads: tuple[str, ...] = ()
+    writes: str = ""
+
+    @property
+    def uses_array(self) -> bool:
+        """Whether the body is MATMUL/POST pairs."""
+        return bool(self.body) and self.body[0].opcode is Opcode.MATMUL
+
+
+def _fills(layer: Layer, plan: Plan, config: Config) -> tuple[Operation, ...]:
+    name = layer.output.name
+    layout = plan.layouts[name]
+    for tensor in layer.inputs:
+        if plan.buffers[tensor.name] == plan.buffers[name] and plan.layouts[tensor.name] == layout:
+            return ()  # works in place: the operand's border is there already, with the same value
+    return tuple(border_fills(plan.placements[name], layout, config))
+
+
+def _tables(image: WeightImage, *tables: np.ndarray) -> Operation:
+    return Operation(Opcode.TABLE, {"source": image.add(table_entries(*tables)), "tables": len(tables)})
+
+
+def lower(layer: Layer, plan: Plan, image: WeightImage, config: Config) -> Lowered:
+    """Lower one layer, adding its weights, parameters and tables to ``image``.
+
+    Raises :class:`CompileError` for a layer that the instructions cannot describe.
+    """
+    if isinstance(layer, Softmax):
+        return Lowered(layer)
+    name = layer.output.name
+    sources = [plan.placements[tensor.name] for tensor in layer.inputs]
+    destination = plan.placements[name]
+    fills = _fills(layer, plan, config)
+    tables = None
+    match layer:
+        case Convolution():
+            body = lower_convolution(layer, sources[0], destination, image, config)
+        case DepthwiseConvolution():
+            body = lower_depthwise(layer, sources[0], destination, image, config)
+        case Add():
+            tables = _tables(image, *layer.tables)
+            body = lower_add(layer, sources[0], sources[1], destination, config)
+        case Lookup():
+            tables = _tables(image, layer.table)
+            body = lower_lookup(layer, sources[0], destination, config)
+        case Pool():
+            body = lower_pool(layer, sources[0], destination, config)
+        case Pad():
+            pads, body = lower_pad(layer, sources[0], destination, config)
+            fills += tuple(pads)
+        case Reshape():
+            if plan.buffers[layer.inputs[0].name] == plan.buffers[name]:
+                return Lowered(layer)
+            body = lower_copy(sources[0], destination, config)
+        case _:
+            raise CompileError(f"{layer.name}: the compiler has no lowering for {layer.operator}")
+    for operation in (*fills, *body):
+        try:
+            operation.encode()
+        except IsaError as error:
+            raise CompileError(f"{layer.name} is too large for one instruction ({error})") from error
+    uses_array = body[0].opcode is Opcode.MATMUL
+    return Lowered(
+        layer,
+        tuple(body),
+        fills,
+        tables,
+        (plan.buffers[layer.inputs[0].name],) if uses_array else (),
+        plan.buffers[name],
+    )

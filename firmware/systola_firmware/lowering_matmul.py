@@ -1,0 +1,331 @@
+"""Convolutions as MATMUL and POST.
+
+NHWC is dense, so the taps of one kernel row are one *run* of ``kernel_width · channels`` contiguous bytes, cut into chunks of
+``rows`` bytes: almost no lane is lost however few the channels. With a dilation a run is one tap. If a kernel row is as wide as
+the stored row, the whole kernel is one run. Rows of a tile beyond the end of a run have zero weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from systola_firmware.config import Config
+from systola_firmware.errors import CompileError
+from systola_firmware.graph import Convolution, DepthwiseConvolution, Int8Array, Int32Array, Requantization
+from systola_firmware.isa import Opcode, Operation
+from systola_firmware.lowering_blocks import COUNT_LIMIT, Axis, Tiling, Work, cut_positions
+from systola_firmware.program import Placement
+from systola_firmware.weights import (
+    WeightImage,
+    channel_parameters,
+    dense_tiles,
+    diagonal_tiles,
+    fold_zero_point,
+    is_per_channel,
+)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The reduction loops of a MATMUL: ``(count, step)`` of k0, k1 and k2."""
+
+    k0: tuple[int, int]
+    k1: tuple[int, int]
+    k2: tuple[int, int]
+
+    @property
+    def passes(self) -> int:
+        """Tiles of one group."""
+        return self.k0[0] * self.k1[0] * self.k2[0]
+
+
+@dataclass(frozen=True)
+class ChannelGroups:
+    """Consecutive groups of ``columns`` output channels of one MATMUL/POST pair, and where they are.
+
+    ``source_step`` and ``destination_step`` are bytes from group to group; ``channels`` lists the output channels in order.
+    """
+
+    weights: int
+    parameters: int
+    source: int
+    destination: int
+    source_step: int
+    destination_step: int
+    channels: int
+    diagonal: bool = False
+
+
+def _loop(name: str, count: int, step: int) -> dict[str, int]:
+    return {f"{name}_count": count, f"{name}_step": step if count > 1 else 0}
+
+
+def _pair(
+    layer: Convolution | DepthwiseConvolution, tiling: Tiling, reduction: Reduction, groups: ChannelGroups, config: Config
+) -> list[Operation]:
+    """MATMUL and POST for one tiling and up to 4095 groups."""
+    requantization = layer.requantization
+    per_channel = is_per_channel(requantization)
+    parameter_words = config.channel_parameter_words if per_channel else config.bias_words
+    tile_words = reduction.passes * config.tile_words
+    operations = []
+    total = -(-groups.channels // config.columns)
+    for first in range(0, total, COUNT_LIMIT):
+        count = min(COUNT_LIMIT, total - first)
+        if first and groups.diagonal:
+            raise CompileError(f"{layer.name} has too many channels for one depthwise instruction")
+        last_columns = groups.channels - config.columns * (total - 1) if first + count == total else config.columns
+        operations.append(
+            Operation(
+                Opcode.MATMUL,
+                {
+                    "source": tiling.source + groups.source + first * groups.source_step,
+                    "diagonal": int(groups.diagonal),
+                    **_loop("x", tiling.x.count, tiling.x.source),
+                    **_loop("y", tiling.y.count, tiling.y.source),
+                    **_loop("k0", *reduction.k0),
+                    **_loop("k1", *reduction.k1),
+                    **_loop("k2", *reduction.k2),
+                    **_loop("group", count, groups.source_step),
+                    **_loop("block", tiling.block.count, tiling.block.source),
+                    "weights": groups.weights + first * tile_words,
+                },
+            )
+        )
+        operations.append(
+            Operation(
+                Opcode.POST,
+                {
+                    "destination": tiling.destination + groups.destination + first * groups.destination_step,
+                    "last_columns": last_columns,
+                    "per_channel": int(per_channel),
+                    "rounding": int(requantization.rounding),
+                    **_loop("x", tiling.x.count, tiling.x.destination),
+                    **_loop("y", tiling.y.count, tiling.y.destination),
+                    **_loop("group", count, groups.destination_step),
+                    **_loop("block", tiling.block.count, tiling.block.destination),
+                    "parameters": groups.parameters + first * parameter_words,
+                    "zero_point": layer.output.zero_point,
+                    "minimum": layer.minimum,
+                    "maximum": layer.maximum,
+                    "shift": 0 if per_channel else int(requantization.shift[0]),
+                    "multiplier": 0 if per_channel else int(requantization.multiplier[0]),
+                },
+            )
+        )
+    return operations
+
+
+def split_chunks(count: int) -> tuple[int, int, int]:
+    """Cover ``count`` chunks by two loops: ``(k0_count, k1_count, chunks from one k1 to the next)``.
+
+    When more than 4095 are needed the iterations of k1 may overlap, so that none reaches past the end; the repeated chunks have
+    zero weights.
+    """
+    if count <= COUNT_LIMIT:
+        return count, 1, 0
+    outer = -(-count // COUNT_LIMIT)
+    while True:
+        for inner in range(-(-count // outer), COUNT_LIMIT + 1):
+            if (count - inner) % (outer - 1) == 0:
+                return inner, outer, (count - inner) // (outer - 1)
+        outer += 1
+
+
+def dense_reduction(layer: Convolution, source: Placement, config: Config) -> tuple[Reduction, Int8Array]:
+    """Loops and tiles of a dense convolution; the tiles have shape ``[groups, passes, rows, columns]``."""
+    outputs, height, width, channels = layer.weights.shape
+    down = layer.dilation[0] * source.row_pitch
+    if layer.dilation[1] == 1 or width == 1:
+        runs = layer.weights.reshape(outputs, height, 1, width * channels)
+        if height == 1 or (layer.dilation[0] == 1 and source.row_pitch == width * channels):
+            runs = runs.reshape(outputs, 1, 1, height * width * channels)
+    else:
+        runs = layer.weights
+    _, k2, k1, run = runs.shape
+    chunks = -(-run // config.rows)
+    padded = np.zeros((outputs, k2, k1, chunks * config.rows), np.int8)
+    padded[..., :run] = runs
+    chunked: Int8Array = padded.reshape(outputs, k2, k1, chunks, config.rows)
+    inner, repeats, apart = split_chunks(chunks)
+    k1_step = layer.dilation[1] * channels
+    if repeats > 1:
+        if k1 > 1:
+            raise CompileError(f"{layer.name} reads {run} channels through a dilated kernel, more than its loops can count")
+        overlapped = np.zeros((outputs, k2, repeats, inner, config.rows), np.int8)
+        for repeat in range(repeats):
+            fresh = 0 if repeat == 0 else inner - apart  # chunks before this one were done by the previous iteration
+            overlapped[:, :, repeat, fresh:] = chunked[:, :, 0, repeat * apart + fresh : repeat * apart + inner]
+        chunked, k1, k1_step = overlapped, repeats, apart * config.rows
+    reduction = Reduction((inner, config.rows), (k1, k1_step), (k2, down))
+    groups = -(-outputs // config.columns)
+    tiles = np.zeros((groups * config.columns, reduction.passes, config.rows), np.int8)
+    tiles[:outputs] = chunked.reshape(outputs, reduction.passes, config.rows)
+    return reduction, tiles.reshape(groups, config.columns, reduction.passes, config.rows).transpose(0, 2, 3, 1)
+
+
+def _axes(layer: Convolution | DepthwiseConvolution, source: Placement, destination: Placement) -> list[Axis]:
+    n, h, w, _ = destination.shape
+    return [
+        Axis(n, source.image_pitch, destination.image_pitch),
+        Axis(h, layer.stride[0] * source.row_pitch, destination.row_pitch),
+        Axis(w, layer.stride[1] * source.pixel_pitch, destination.pixel_pitch),
+    ]
+
+
+def _window_start(layer: Convolution | DepthwiseConvolution, source: Placement) -> int:
+    return source.address - layer.padding.top * source.row_pitch - layer.padding.left * source.pixel_pitch
+
+
+def _is_dense(placement: Placement) -> bool:
+    _, h, w, c = placement.shape
+    return placement.row_pitch == w * c and placement.image_pitch == h * w * c and placement.pixel_pitch == c
+
+
+def _fully_connected_view(layer: Convolution, source: Placement, destination: Placement) -> tuple[Convolution, list[Axis]]:
+    """FULLY_CONNECTED as a convolution over its input as it is stored, and its positions: those of the output."""
+    outputs, _, _, features = layer.weights.shape
+    n, h, w, _ = destination.shape
+    out_pitches = (destination.image_pitch, destination.row_pitch, destination.pixel_pitch)
+    images, height, width, channels = source.shape
+    if _is_dense(source):
+        pitches = (h * w * features, w * features, features)
+    elif channels == features and _is_dense(destination):
+        # One row a pixel; the output is dense, so it can be walked in the input's shape.
+        n, h, w = images, height, width
+        pitches = (source.image_pitch, source.row_pitch, source.pixel_pitch)
+        out_pitches = (h * w * outputs, w * outputs, outputs)
+    elif channels == features and (n, h, w) == (images, height, width):
+        pitches = (source.image_pitch, source.row_pitch, source.pixel_pitch)
+    elif n * h * w == images and height * width * channels == features:
+        # One window an image, as large as the image.
+        layer = replace(layer, weights=layer.weights.reshape(outputs, height, width, channels))
+        pitches = (h * w * source.image_pitch, w * source.image_pitch, source.image_pitch)
+    else:
+        raise CompileError(
+            f"{layer.name} reads a tensor of shape {source.shape} that is stored with a border, as rows of {features}"
+        )
+    return layer, [Axis(*axis) for axis in zip((n, h, w), pitches, out_pitches, strict=True)]
+
+
+def lower_convolution(
+    layer: Convolution, source: Placement, destination: Placement, image: WeightImage, config: Config
+) -> list[Operation]:
+    """MATMUL/POST pairs of a dense convolution. Raises :class:`CompileError` for what the loops cannot describe."""
+    if layer.fully_connected:
+        layer, axes = _fully_connected_view(layer, source, destination)
+    elif layer.weights.shape[3] != source.shape[3]:
+        raise CompileError(f"{layer.name} has {source.shape[3]} input channels in groups: grouped convolution is not supported")
+    else:
+        axes = _axes(layer, source, destination)
+    reduction, tiles = dense_reduction(layer, source, config)
+    outputs = layer.weights.shape[0]
+    groups = ChannelGroups(
+        weights=image.add(dense_tiles(tiles)),
+        parameters=image.add(_parameters(layer, layer.weights.sum(axis=(1, 2, 3), dtype=np.int64), config)),
+        source=_window_start(layer, source),
+        destination=destination.address,
+        source_step=0,
+        destination_step=config.columns,
+        channels=outputs,
+    )
+    work = Work(reduction.passes, -(-outputs // config.columns))
+    tilings = cut_positions(axes, work, config)
+    return [operation for tiling in tilings for operation in _pair(layer, tiling, reduction, groups, config)]
+
+
+def _parameters(layer: Convolution | DepthwiseConvolution, sums: npt.NDArray[np.int64], config: Config) -> bytes:
+    bias: Int32Array = fold_zero_point(layer.bias, sums, layer.inputs[0].zero_point)
+    return channel_parameters(bias, layer.requantization, config)
+
+
+def as_convolution(layer: DepthwiseConvolution, channels: int) -> Convolution:
+    """The same arithmetic with dense weights ``[out, kernel_height, kernel_width, in]``, mostly zeros."""
+    height, width, outputs = layer.weights.shape
+    weights = np.zeros((outputs, height, width, channels), np.int8)
+    o = np.arange(outputs)
+    weights[o, :, :, o // (outputs // channels)] = layer.weights.transpose(2, 0, 1)
+    return Convolution(
+        layer.name,
+        layer.inputs,
+        layer.output,
+        layer.operators,
+        weights=weights,
+        bias=layer.bias,
+        requantization=layer.requantization,
+        stride=layer.stride,
+        dilation=layer.dilation,
+        padding=layer.padding,
+        minimum=layer.minimum,
+        maximum=layer.maximum,
+    )
+
+
+def lower_depthwise(
+    layer: DepthwiseConvolution, source: Placement, destination: Placement, image: WeightImage, config: Config
+) -> list[Operation]:
+    """MATMUL/POST pairs of a depthwise convolution.
+
+    Three ways. If so few channels are there that a chunk holds several taps: as a dense convolution. Multiplier 1: diagonal
+    tiles. Otherwise dense tiles with one tap each, in which ``columns`` output channels read the few input channels that they
+    need; the first of these is an affine function of the group only within every ``m / gcd(m, columns)``-th group, so there are
+    that many pairs.
+    """
+    height, width, outputs = layer.weights.shape
+    channels = source.shape[3]
+    multiplier = outputs // channels
+    if layer.dilation[1] == 1 and -(-width * channels // config.rows) < width:
+        return lower_convolution(as_convolution(layer, channels), source, destination, image, config)
+    reduction = Reduction((width, layer.dilation[1] * channels), (height, layer.dilation[0] * source.row_pitch), (1, 0))
+    taps = layer.weights.reshape(height * width, outputs)
+    sums = taps.sum(axis=0, dtype=np.int64)
+    columns = config.columns
+    total = -(-outputs // columns)
+    period = multiplier // math.gcd(multiplier, columns)
+    pairs = []
+    for first in range(min(period, total)):
+        groups = range(first, total, period)
+        members = [np.arange(g * columns, min((g + 1) * columns, outputs)) for g in groups]
+        chosen = np.concatenate(members)
+        if multiplier == 1:
+            spread = np.zeros((height * width, total * columns), np.int8)
+            spread[:, :outputs] = taps
+            tiles = diagonal_tiles(spread.reshape(-1, total, columns).transpose(1, 0, 2), config)
+        else:
+            dense = np.zeros((len(groups), height * width, config.rows, columns), np.int8)
+            for index, own in enumerate(members):
+                dense[index, :, own // multiplier - own[0] // multiplier, own - own[0]] = taps[:, own].T
+            tiles = dense_tiles(dense)
+        subset = replace(
+            layer,
+            bias=layer.bias[chosen],
+            requantization=_select(layer.requantization, chosen),
+        )
+        pairs.append(
+            (
+                subset,
+                ChannelGroups(
+                    weights=image.add(tiles),
+                    parameters=image.add(_parameters(subset, sums[chosen], config)),
+                    source=_window_start(layer, source) + first * columns // multiplier,
+                    destination=destination.address + first * columns,
+                    source_step=columns // math.gcd(multiplier, columns),
+                    destination_step=columns * period,
+                    channels=chosen.size,
+                    diagonal=multiplier == 1,
+                ),
+            )
+        )
+    work = Work(reduction.passes, -(-total // period))
+    tilings = cut_positions(_axes(layer, source, destination), work, config)
+    return [op for tiling in tilings for subset, groups in pairs for op in _pair(subset, tiling, reduction, groups, config)]
+
+
+def _select(requantization: Requantization, channels: npt.NDArray[np.int64]) -> Requantization:
+    if not requantization.per_channel:
+        return requantization
+    return replace(requantization, multiplier=requantization.multiplier[channels], shift=requantization.shift[channels])
