@@ -1,15 +1,20 @@
 """The engine: everything behind the host's bus."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Mux, ResetInserter
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
+from systola_firmware.isa import WATCHDOG_CYCLES
+from systola_hdl.accumulators import AccumulatorBuffer
 from systola_hdl.activation_memory import ActivationMemory
 from systola_hdl.bus_decoder import BusDecoder
 from systola_hdl.counters import Counters
 from systola_hdl.interfaces import Bus
+from systola_hdl.matmul_unit import MatmulUnit
+from systola_hdl.post_unit import PostUnit
 from systola_hdl.program_store import ProgramStore
 from systola_hdl.registers import Registers
+from systola_hdl.sequencer import Sequencer
 from systola_hdl.trace import Trace
 from systola_hdl.weight_memory import WeightMemory
 
@@ -18,6 +23,14 @@ __all__ = ["Engine"]
 
 class Engine(Component):
     """Registers, memories, sequencer and execution units.
+
+    Parameters
+    ----------
+    config:
+        Sizes.
+    watchdog_cycles:
+        Cycles without progress in any unit after which a program is stopped; shorter for tests. What counts is a fetched word,
+        an instruction started or completed, a transfer between a unit and a memory, a half of the accumulators freed.
 
     Members
     -------
@@ -30,8 +43,9 @@ class Engine(Component):
     bus: In(Bus())
     busy: Out(1)
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         self._config = config
+        self._watchdog_cycles = watchdog_cycles
         super().__init__()
 
     def elaborate(self, _platform: object) -> Module:
@@ -50,5 +64,66 @@ class Engine(Component):
         connect(m, decoder.activation, activation.host)
         connect(m, decoder.weight, weight.host)
         connect(m, decoder.trace, trace.host)
-        m.d.comb += [registers.counters.eq(counters.values), registers.marks.eq(trace.count)]
+        m.submodules.sequencer = sequencer = Sequencer(config, watchdog_cycles=self._watchdog_cycles)
+        matmul = MatmulUnit(config)
+        post = PostUnit(
+            config,
+            accumulator_read_latency=AccumulatorBuffer.read_latency,
+            activation_write_latency=ActivationMemory.write_latency,
+        )
+        # After an error the units start anew; the memories do not, they only answer what they were asked before.
+        m.submodules.matmul = ResetInserter(sequencer.unit_reset)(matmul)
+        m.submodules.post = ResetInserter(sequencer.unit_reset)(post)
+        connect(m, sequencer.matmul, matmul.control)
+        connect(m, sequencer.post, post.control)
+        connect(m, matmul.activation, activation.read_stream)
+        connect(m, matmul.weights, weight.read_loader)
+        connect(m, post.drain, matmul.drain)
+        connect(m, post.activation_read, activation.read_post)
+        connect(m, post.activation_write, activation.write)
+        connect(m, post.weights, weight.read_post)
+        self._connect_host(m, registers, program, sequencer)
+        self._connect_observation(m, registers, sequencer, counters, trace)
+
+        m.d.comb += [
+            counters.events.array_busy.eq(matmul.array_busy),
+            counters.events.wait_token.eq(sequencer.wait_token),
+            counters.events.wait_weights.eq(matmul.wait_weights),
+            counters.events.wait_activations.eq(matmul.wait_activations),
+            counters.events.wait_post.eq(matmul.wait_post),
+            counters.events.post_busy.eq(post.busy),
+        ]
+        ports = (activation.read_stream, activation.read_post, activation.write, weight.read_loader, weight.read_post)
+        transfers = Cat(*(port.valid & port.ready for port in ports))
+        m.d.comb += sequencer.progress.eq(transfers.any() | matmul.array_busy | post.drain.release)
         return m
+
+    def _connect_host(self, m: Module, registers: Registers, program: ProgramStore, sequencer: Sequencer) -> None:
+        m.d.comb += [
+            sequencer.start.eq(registers.start),
+            sequencer.start_address.eq(registers.start_address),
+            sequencer.abort.eq(registers.abort),
+            program.fetch_enable.eq(sequencer.fetch_enable),
+            program.fetch_address.eq(sequencer.fetch_address),
+            sequencer.fetch_data.eq(program.fetch_data),
+            registers.busy.eq(sequencer.busy),
+            registers.done.eq(sequencer.done),
+            registers.error.eq(sequencer.error),
+            registers.error_code.eq(sequencer.error_code),
+            # While a program runs, the sequencer keeps another address there.
+            registers.error_address.eq(Mux(sequencer.error, sequencer.error_address, 0)),
+            self.busy.eq(sequencer.busy),
+        ]
+
+    def _connect_observation(self, m: Module, registers: Registers, sequencer: Sequencer, counters: Counters, trace: Trace) -> None:
+        m.d.comb += [
+            counters.clear.eq(sequencer.clear),
+            counters.run.eq(sequencer.counting),
+            registers.counters.eq(counters.values),
+            trace.clear.eq(sequencer.clear),
+            trace.counters.eq(counters.values),
+            trace.marks.eq(sequencer.marks),
+            sequencer.mark_level.eq(trace.level),
+            sequencer.trace_idle.eq(trace.idle),
+            registers.marks.eq(trace.count),
+        ]

@@ -112,9 +112,11 @@ class IssueSlot(Component):
             self.oldest.eq(Mux(count != 0, flight[0].address, record.address)),
             self.active.eq(self.pending | (count != 0) | self.control.busy),
         ]
+        place = Signal(range(IN_FLIGHT))
+        m.d.comb += place.eq(count - self.finished)
         with m.If(self.finished):
             m.d.sync += flight[0].eq(flight[1])
         with m.If(self.taken):
-            m.d.sync += [held.eq(0), flight[count - self.finished].eq(record)]
+            m.d.sync += [held.eq(0), flight[place].eq(record)]
         m.d.sync += count.eq(count + self.taken - self.finished)
         return m

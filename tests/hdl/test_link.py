@@ -9,6 +9,7 @@ import zlib
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 from cobs import cobs
+
 from systola_firmware.link import MAX_WORDS, LinkOperation, LinkStatus
 from systola_hdl.link import Link
 
