@@ -71,7 +71,7 @@ def _exp_small(a: Int64Array) -> Int64Array:
 
 
 def exp_on_negative_values(a: npt.ArrayLike, integer_bits: int) -> Int64Array:
-    """exp(a) without integer bits for ``a <= 0`` with ``integer_bits`` (0 to 5) integer bits; exp(0) is 2^31 - 1, the largest value."""
+    """exp(a) without integer bits for ``a <= 0`` with ``integer_bits`` integer bits (0 to 5); exp(0) is 2^31 - 1, the largest."""
     a = np.asarray(a, dtype=np.int64)
     fractional_bits = 31 - integer_bits
     quarter = 1 << (fractional_bits - 2)

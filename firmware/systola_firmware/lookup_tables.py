@@ -75,7 +75,7 @@ def _sigmoidal(source: Tensor, function: Callable[[np.ndarray, int], np.ndarray]
             f"has an input scale of {source.scale:.6g}, below 2^-28: quantize the model with a representative data set"
         )
     multiplier = round_half_away(mantissa * (1 << 31))
-    # Inputs at least this far from zero are saturated. A scale of 8 or more makes it 0: then TFLM answers the minimum even for zero.
+    # Inputs at least this far from zero are saturated. A scale of 8 or more makes it 0: TFLM then answers the minimum for zero.
     radius = ((1 << _INTEGER_BITS) - 1 << (31 - _INTEGER_BITS)) >> shift
     centred = TABLE_DOMAIN - source.zero_point
     inside = np.abs(centred) < radius
