@@ -117,7 +117,7 @@ class _Machine:
         return True
 
     def _step_fetch(self) -> bool:
-        """Hand the next instruction to its unit. A fault of the words stops the program, as END does, once all before is complete."""
+        """Hand the next instruction to its unit. A fault of the words, like END, waits until all before is complete."""
         idle = not any(unit.active for unit in self.units.values())
         try:
             operation, following = self._fetch()
