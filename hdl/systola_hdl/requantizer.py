@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.isa import Rounding
 
-__all__ = ["ROUNDING_BITS", "SHIFT_BITS", "FACTOR", "Requantizer"]
+__all__ = ["FACTOR", "ROUNDING_BITS", "SHIFT_BITS", "Requantizer"]
 
 #: Width of a shift, as in the instruction set.
 SHIFT_BITS = 8
@@ -38,10 +40,10 @@ class Requantizer(Component):
 
     and ``o`` is the low 32 bits. FP32 and reserved modes give the result of UP. SINGLE with q = 2^30, s = 1 is the identity.
 
-    All three are one datapath. Y is the product without its low bits, with 7 bits of fraction: ``p >> 24`` for SINGLE, the rounded
-    ``(p + 2^30) >> 31`` and zeros for the others. Then ``o = (Y + 2^(n-1) - away) >> n`` with n = 7 - s for SINGLE and 7 + max(-s, 0)
-    for the others. Dropping p's low bits first does not change a floor; where there is no second rounding, n = 7, the half lies in the zero bits
-    and vanishes, and so does the one that ``away`` subtracts.
+    All three are one datapath. Y is the product without its low bits, with 7 bits of fraction: ``p >> 24`` for SINGLE, the
+    rounded ``(p + 2^30) >> 31`` and zeros for the others. Then ``o = (Y + 2^(n-1) - away) >> n``, where n = 7 - s for SINGLE
+    and 7 + max(-s, 0) for the others. Dropping p's low bits first does not change a floor; where there is no second rounding,
+    n = 7, the half lies in the zero bits and vanishes, and so does the one that ``away`` subtracts.
 
     Resources: four 18 × 18 multipliers (16 × 16 bits with signs), one 48-bit, one 40-bit and one 34-bit adder, a 38-place shifter
     in two halves.
@@ -79,7 +81,7 @@ class Requantizer(Component):
             double[0].eq(self.i_rounding == Rounding.DOUBLE),
         ]
         for chain in (n, single, double):
-            for earlier, later in zip(chain[:-1], chain[1:], strict=True):
+            for earlier, later in itertools.pairwise(chain):
                 m.d.sync += later.eq(earlier)
 
         # cycle 2: products of halves, each of 16 bits and a sign

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from amaranth.hdl import Elaboratable, Module, Signal, signed
+from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.sim import Simulator
 
 from systola_firmware.isa import Rounding
-from systola_hdl.requantizer import ROUNDING_BITS, FACTOR, Requantizer
+from systola_hdl.requantizer import FACTOR, ROUNDING_BITS, Requantizer
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize
 
 LANES = 8

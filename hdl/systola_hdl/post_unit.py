@@ -1,0 +1,209 @@
+"""POST unit: executes POST, VECTOR and TABLE, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from systola_firmware.config import Config
+from systola_firmware.isa import ErrorCode, Opcode, Rounding, Unit
+from systola_hdl.drain import Drain
+from systola_hdl.interfaces import ERROR_CODE, AccumulatorDrain, ActivationRead, ActivationWrite, UnitControl, WeightRead
+from systola_hdl.layouts import payload_layout
+from systola_hdl.output_stage import OutputStage
+from systola_hdl.tables import LookUpTables, TableLoader
+from systola_hdl.vector import Vector
+
+__all__ = ["PostUnit"]
+
+
+class PostUnit(Component):
+    """The post-processor: drain, vector unit and table loader around one output stage.
+
+    An instruction begins when the one before it is complete, three cycles after it is offered. Fields are checked before anything
+    is done. Errors are precise: everything the instruction writes before the place of the error is written first, then
+    ``control.error`` pulses, and nothing follows until reset.
+
+    Throughput: see :class:`~systola_hdl.drain.Drain`, :class:`~systola_hdl.vector.Vector` and
+    :class:`~systola_hdl.tables.TableLoader`.
+
+    Parameters
+    ----------
+    config:
+        Engine.
+    accumulator_read_latency:
+        That of the accumulators, at least 2.
+    activation_write_latency:
+        That of the activation memory: ``control.done`` waits for it, so that every read afterwards sees every byte.
+
+    Attributes
+    ----------
+    control:
+        From the sequencer. The instruction is taken when the unit is free.
+    drain, activation_read, activation_write, weights:
+        Ports of the memories.
+    busy:
+        An instruction is executing: the counter ``post_busy``.
+    """
+
+    def __init__(self, config: Config, *, accumulator_read_latency: int = 2, activation_write_latency: int = 1) -> None:
+        self.config = config
+        self.accumulator_read_latency = accumulator_read_latency
+        self.activation_write_latency = activation_write_latency
+        super().__init__(
+            {
+                "control": In(UnitControl(Unit.POST)),
+                "drain": Out(AccumulatorDrain(config)),
+                "activation_read": Out(ActivationRead(config)),
+                "activation_write": Out(ActivationWrite(config)),
+                "weights": Out(WeightRead(config)),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.drain_path = drain = Drain(self.config, read_latency=self.accumulator_read_latency)
+        m.submodules.vector_path = vector = Vector(self.config)
+        m.submodules.table_path = tables = TableLoader(self.config)
+        m.submodules.output = output = OutputStage(self.config, write_latency=self.activation_write_latency)
+
+        instruction = Signal(self.control.instruction.payload.shape())
+        views = {
+            opcode: data.View(payload_layout(opcode), instruction.words[: payload_layout(opcode).size])
+            for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
+        }
+        is_opcode = {opcode: instruction.opcode == opcode for opcode in views}
+        m.d.comb += [
+            drain.instruction.eq(views[Opcode.POST]),
+            vector.instruction.eq(views[Opcode.VECTOR]),
+            tables.address.eq(views[Opcode.TABLE].source),
+            tables.tables.eq(views[Opcode.TABLE].tables),
+        ]
+        connect(m, drain.accumulators, flipped(self.drain))
+        connect(m, vector.activations, flipped(self.activation_read))
+        connect(m, output.write, flipped(self.activation_write))
+        connect(m, tables.o, vector.table_write)
+        self._build_output_sharing(m, is_opcode[Opcode.POST], drain, vector, output)
+        self._build_weight_sharing(m, ((is_opcode[Opcode.POST], drain), (is_opcode[Opcode.TABLE], tables)))
+        for name in ("zero_point", "minimum", "maximum"):
+            m.d.comb += output.range[name].eq(
+                Mux(is_opcode[Opcode.POST], views[Opcode.POST][name], views[Opcode.VECTOR][name]).as_signed()
+            )
+
+        # What the instruction in progress says of itself.
+        finished = Signal()
+        error = Signal(ERROR_CODE)
+        with m.Switch(instruction.opcode):
+            with m.Case(Opcode.POST):
+                m.d.comb += [finished.eq(drain.finished), error.eq(drain.error)]
+            with m.Case(Opcode.VECTOR):
+                m.d.comb += [finished.eq(vector.finished), error.eq(vector.error)]
+            with m.Case(Opcode.TABLE):
+                m.d.comb += [finished.eq(tables.finished), error.eq(Mux(tables.outside, ErrorCode.WEIGHT_ADDRESS, ErrorCode.NONE))]
+
+        reason = Signal(ERROR_CODE)
+        settling = Signal(range(LookUpTables.write_latency + 1))
+        m.d.comb += [self.busy.eq(self.control.busy), self.control.error_code.eq(reason)]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.control.instruction.ready.eq(1)
+                m.d.sync += instruction.eq(self.control.instruction.payload)
+                with m.If(self.control.instruction.valid):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.comb += self.control.busy.eq(1)
+                m.next = "START"
+                with m.If(~Value.cast(is_opcode[Opcode.POST] | is_opcode[Opcode.VECTOR] | is_opcode[Opcode.TABLE])):
+                    m.d.sync += reason.eq(ErrorCode.ILLEGAL_OPCODE)
+                    m.next = "ERROR"
+                for opcode, rules in (
+                    (Opcode.POST, self._bad_post(views[Opcode.POST])),
+                    (Opcode.VECTOR, self._bad_vector(views[Opcode.VECTOR])),
+                    (Opcode.TABLE, [(tables.tables == 0) | (tables.tables == 3)]),
+                ):
+                    is_bad = Signal(len(rules), name=f"bad_{opcode.name.lower()}")
+                    for number, rule in enumerate(rules):
+                        m.d.comb += is_bad[number].eq(rule)
+                    with m.If(is_opcode[opcode] & is_bad.any()):
+                        m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
+                        m.next = "ERROR"
+            with m.State("START"):
+                m.d.comb += [
+                    self.control.busy.eq(1),
+                    drain.start.eq(is_opcode[Opcode.POST]),
+                    vector.start.eq(is_opcode[Opcode.VECTOR]),
+                    tables.start.eq(is_opcode[Opcode.TABLE]),
+                ]
+                m.d.sync += settling.eq(LookUpTables.write_latency)
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.control.busy.eq(1)
+                with m.If(output.outside):
+                    m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                    m.next = "ERROR"
+                with m.Elif((error != ErrorCode.NONE) & output.idle):
+                    m.d.sync += reason.eq(error)
+                    m.next = "ERROR"
+                with m.Elif(finished & output.idle):
+                    m.d.sync += settling.eq(settling - 1)
+                    with m.If(settling == 0):
+                        m.d.comb += self.control.done.eq(1)
+                        m.next = "IDLE"
+            with m.State("ERROR"):
+                m.d.comb += [self.control.busy.eq(1), self.control.error.eq(1)]
+                m.next = "STOPPED"
+            with m.State("STOPPED"):
+                pass  # until reset
+        return m
+
+    def _build_output_sharing(self, m: Module, is_post: Value, drain: Drain, vector: Vector, output: OutputStage) -> None:
+        """The opcode in progress owns the output stage."""
+        m.d.comb += [
+            output.i.valid.eq(Mux(is_post, drain.o.valid, vector.o.valid)),
+            output.i.payload.eq(Mux(is_post, drain.o.payload, vector.o.payload)),
+            output.reserve.eq(Mux(is_post, drain.reserve, vector.reserve)),
+            drain.free.eq(output.free),
+            vector.free.eq(output.free),
+        ]
+
+    def _build_weight_sharing(self, m: Module, owners: Sequence[tuple[Value, Drain | TableLoader]]) -> None:
+        """The opcode in progress owns the weight memory's port."""
+        for owns, owner in owners:
+            with m.If(owns):
+                m.d.comb += [
+                    self.weights.valid.eq(owner.weights.valid),
+                    self.weights.address.eq(owner.weights.address),
+                    owner.weights.ready.eq(self.weights.ready),
+                    owner.weights.data_valid.eq(self.weights.data_valid),
+                ]
+            m.d.comb += owner.weights.data.eq(self.weights.data)
+
+    @staticmethod
+    def _bad_factor(fields: data.View) -> list[Value]:
+        return [fields.rounding >= Rounding.FP32, (fields.shift < -31) | (fields.shift > 6)]
+
+    def _bad_post(self, fields: data.View) -> list[Value]:
+        """Rules that a POST breaks. Parameters bring their own shifts, so that of the instruction is then not looked at."""
+        rounding, shift = self._bad_factor(fields)
+        return [
+            *(fields[f"{loop}_count"] == 0 for loop in ("x", "y", "group", "block")),
+            (fields.last_columns == 0) | (fields.last_columns > self.config.columns),
+            rounding,
+            shift & ~fields.per_channel,
+        ]
+
+    def _bad_vector(self, fields: data.View) -> list[Value]:
+        """Rules that a VECTOR breaks. Rounding and shift count only if it requantizes."""
+        rounding, shift = self._bad_factor(fields)
+        has_taps = (fields.t0_count != 1) | (fields.t1_count != 1)
+        return [
+            *(fields[f"{loop}_count"] == 0 for loop in ("x", "y", "group", "t0", "t1")),
+            (fields.last_lanes == 0) | (fields.last_lanes > self.config.requantize_lanes),
+            fields.sources == 3,
+            (fields.sources != 1) & has_taps,
+            (rounding | shift) & fields.requantize,
+        ]

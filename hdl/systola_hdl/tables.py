@@ -1,0 +1,147 @@
+"""Look-up tables of VECTOR: their memories and their loader."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, signed
+from amaranth.lib import data, stream
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from systola_firmware.config import Config
+from systola_hdl.interfaces import WeightRead
+from systola_hdl.word_fetcher import WordFetcher
+
+__all__ = ["TABLES", "TABLE_ENTRIES", "TABLE_WRITE", "LookUpTables", "TableLoader"]
+
+#: Entries of a table, one a byte value; the byte's unsigned reading is the index.
+TABLE_ENTRIES = 256
+#: Tables: one for each operand.
+TABLES = 2
+#: An entry on its way to every lane. ``index`` counts through T0 and then T1.
+TABLE_WRITE = data.StructLayout({"index": range(TABLES * TABLE_ENTRIES), "entry": signed(32)})
+
+
+class LookUpTables(Component):
+    """T0 and T1, once a lane, each copy in one memory of 512 × 32 bits (one block RAM).
+
+    ``o`` is the entry of every lane's byte in table ``i_table``, :attr:`latency` cycles after both.
+
+    Parameters
+    ----------
+    lanes:
+        Number of copies, at least 1.
+
+    Attributes
+    ----------
+    write:
+        Entries for all lanes; visible to bytes given :attr:`write_latency` cycles later.
+    i_table, i_bytes:
+        Table number, the same for all lanes, and a byte a lane.
+    o:
+        int32 a lane.
+    """
+
+    latency = 1
+    write_latency = 2
+
+    def __init__(self, lanes: int) -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}")
+        self.lanes = lanes
+        super().__init__(
+            {
+                "write": In(stream.Signature(TABLE_WRITE, always_ready=True)),
+                "i_table": In(range(TABLES)),
+                "i_bytes": In(data.ArrayLayout(8, lanes)),
+                "o": Out(data.ArrayLayout(signed(32), lanes)),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        write = Signal(TABLE_WRITE)  # a register before the broadcast
+        write_enable = Signal()
+        m.d.sync += [write.eq(self.write.payload), write_enable.eq(self.write.valid)]
+        for lane in range(self.lanes):
+            m.submodules[f"lane{lane}"] = memory = Memory(shape=signed(32), depth=TABLES * TABLE_ENTRIES, init=[])
+            write_port = memory.write_port()
+            read_port = memory.read_port()
+            m.d.comb += [
+                write_port.en.eq(write_enable),
+                write_port.addr.eq(write.index),
+                write_port.data.eq(write.entry),
+                read_port.addr.eq(Cat(self.i_bytes[lane], self.i_table)),
+                self.o[lane].eq(read_port.data),
+            ]
+        return m
+
+
+class TableLoader(Component):
+    """Executes TABLE: reads one or two tables from the weight memory and delivers one entry a cycle.
+
+    The next word is read while the entries of the last one leave; a word with fewer entries than the memory has cycles of latency
+    is waited for.
+
+    Attributes
+    ----------
+    start:
+        For one cycle, while nothing is in progress; ``address`` (words) and ``tables`` (1 or 2) are taken then.
+    finished:
+        Every entry since the last ``start`` has left; low from the cycle after ``start``.
+    outside:
+        The next word lies outside the weight memory; stays until reset.
+    o:
+        Entries, T0 first.
+    weights:
+        Port of the weight memory.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "address": In(24),
+                "tables": In(2),
+                "finished": Out(1),
+                "outside": Out(1),
+                "o": Out(stream.Signature(TABLE_WRITE, always_ready=True)),
+                "weights": Out(WeightRead(config)),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        word_entries = self.config.weight_word_bytes // 4
+        table_words = TABLE_ENTRIES // word_entries
+        m.submodules.fetcher = fetcher = WordFetcher(self.config, limit=1)
+        connect(m, fetcher.weights, flipped(self.weights))
+        m.d.comb += [
+            self.outside.eq(fetcher.outside),
+            fetcher.start.valid.eq(self.start),
+            fetcher.start.payload.address.eq(self.address),
+            fetcher.start.payload.count.eq(self.tables * table_words),
+        ]
+
+        arrived = Signal(self.weights.data.shape())
+        has_arrived = Signal()
+        entries = Signal(data.ArrayLayout(signed(32), word_entries))
+        left = Signal(range(word_entries + 1))
+        index = Signal(range(TABLES * TABLE_ENTRIES + 1))
+        end = Signal(range(TABLES * TABLE_ENTRIES + 1))
+        m.d.comb += [
+            self.o.valid.eq(left != 0),
+            self.o.payload.index.eq(index),
+            self.o.payload.entry.eq(entries[0]),
+            self.finished.eq(index == end),
+            fetcher.consumed.eq(has_arrived & (left <= 1)),
+        ]
+        with m.If(left != 0):
+            m.d.sync += [left.eq(left - 1), index.eq(index + 1), entries.eq(entries.as_value() >> 32)]
+        with m.If(fetcher.consumed):
+            m.d.sync += [entries.eq(arrived), left.eq(word_entries), has_arrived.eq(0)]
+        with m.If(self.weights.data_valid):
+            m.d.sync += [arrived.eq(self.weights.data), has_arrived.eq(1)]
+        with m.If(self.start):
+            m.d.sync += [index.eq(0), end.eq(self.tables * TABLE_ENTRIES)]
+        return m

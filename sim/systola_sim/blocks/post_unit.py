@@ -1,0 +1,149 @@
+"""POST, VECTOR and TABLE as the loops of :mod:`systola_firmware.isa`, element group by element group.
+
+:mod:`systola_sim.datapath` computes whole instructions at once, for speed; this is the same in the order of the hardware, so it
+also tells what an instruction that stops with an error has written by then.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from systola_firmware.config import Config
+from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding
+from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize, wrap32
+
+__all__ = ["PostUnitModel"]
+
+Int8Array = npt.NDArray[np.int8]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+
+
+class _StoppedError(Exception):
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+def _require(condition: bool, code: ErrorCode = ErrorCode.BAD_FIELD) -> None:
+    if not condition:
+        raise _StoppedError(code)
+
+
+def _indices(operation: Operation, *loops: str) -> itertools.product[tuple[int, ...]]:
+    """Indices of nested loops, outermost first."""
+    for loop in loops:
+        _require(operation[f"{loop}_count"] > 0)
+    return itertools.product(*(range(operation[f"{loop}_count"]) for loop in loops))
+
+
+@dataclass
+class PostUnitModel:
+    """``activation`` int8 (activation_bytes,), ``weights`` int8 (weight_bytes,), ``tables`` int32 (2, 256)."""
+
+    config: Config
+    activation: Int8Array
+    weights: Int8Array
+    tables: Int32Array = field(default_factory=lambda: np.zeros((2, 256), np.int32))
+
+    def execute(self, operation: Operation, jobs: Sequence[Int32Array] = ()) -> ErrorCode:
+        """Execute one instruction; return why it stopped, or NONE.
+
+        ``jobs`` are the accumulators of a POST: int32 (positions, columns) for each (block, group).
+        """
+        try:
+            if operation.opcode is Opcode.POST:
+                self._post(operation, jobs)
+            elif operation.opcode is Opcode.VECTOR:
+                self._vector(operation)
+            else:
+                self._table(operation)
+        except _StoppedError as stopped:
+            return stopped.code
+        return ErrorCode.NONE
+
+    def _words(self, word: int, count: int) -> Int8Array:
+        """``count`` words of the weight memory."""
+        size = self.config.weight_word_bytes
+        _require(word + count <= self.config.weight_words, ErrorCode.WEIGHT_ADDRESS)
+        return self.weights[word * size : (word + count) * size]
+
+    def _read(self, address: int, count: int) -> Int8Array:
+        _require(address >= 0 and address + count <= self.config.activation_bytes, ErrorCode.ACTIVATION_ADDRESS)
+        return self.activation[address : address + count]
+
+    def _write(self, address: int, values: Int64Array, operation: Operation) -> None:
+        """Zero point, clamp and write of one group of lanes."""
+        _require(address >= 0 and address + len(values) <= self.config.activation_bytes, ErrorCode.ACTIVATION_ADDRESS)
+        clamped = np.clip(values + operation["zero_point"], operation["minimum"], operation["maximum"])
+        self.activation[address : address + len(values)] = clamped
+
+    @staticmethod
+    def _check_factor(operation: Operation, *, shift: bool) -> None:
+        _require(operation["rounding"] < Rounding.FP32)
+        _require(not shift or SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM)
+
+    def _post(self, operation: Operation, jobs: Sequence[Int32Array]) -> None:
+        config, per_channel = self.config, bool(operation["per_channel"])
+        outer, positions = list(_indices(operation, "block", "group")), list(_indices(operation, "y", "x"))
+        _require(1 <= operation["last_columns"] <= config.columns)
+        self._check_factor(operation, shift=not per_channel)
+        words = config.channel_parameter_words if per_channel else config.bias_words
+        for (block, group), accumulators in zip(outer, jobs, strict=True):
+            parameters = self._words(operation["parameters"] + group * words, words)
+            columns = config.columns
+            bias = parameters[: 4 * columns].view("<i4")
+            multiplier, shift = np.full(columns, operation["multiplier"]), np.full(columns, operation["shift"])
+            if per_channel:
+                multiplier, shift = parameters[4 * columns : 8 * columns].view("<i4"), parameters[8 * columns : 9 * columns]
+            channels = operation["last_columns"] if group == operation["group_count"] - 1 else columns
+            for number, (y, x) in enumerate(positions):
+                _require(number < config.accumulator_depth)
+                address = operation["destination"] + sum(
+                    index * operation[f"{loop}_step"] for index, loop in ((block, "block"), (group, "group"), (y, "y"), (x, "x"))
+                )
+                for first in range(0, channels, config.requantize_lanes):
+                    lanes = slice(first, min(first + config.requantize_lanes, channels))
+                    values = wrap32(accumulators[number, lanes].astype(np.int64) + bias[lanes])
+                    result = requantize(values, multiplier[lanes], shift[lanes], Rounding(operation["rounding"]))
+                    self._write(address + first, result.astype(np.int64), operation)
+
+    def _vector(self, operation: Operation) -> None:
+        lanes, sources = self.config.requantize_lanes, operation["sources"]
+        items, taps = list(_indices(operation, "y", "x", "group")), list(_indices(operation, "t1", "t0"))
+        _require(1 <= operation["last_lanes"] <= lanes)
+        _require(sources == 1 or (sources in {0, 2} and len(taps) == 1))
+        if operation["requantize"]:
+            self._check_factor(operation, shift=True)
+        for y, x, group in items:
+            count = operation["last_lanes"] if group == operation["group_count"] - 1 else lanes
+            across = group * operation["group_step"]
+            addresses = []
+            if sources >= 1:
+                base = operation["source"] + y * operation["y_step"] + x * operation["x_step"] + across
+                addresses += [(0, base + t1 * operation["t1_step"] + t0 * operation["t0_step"]) for t1, t0 in taps]
+            if sources == 2:
+                addresses += [(1, operation["source1"] + y * operation["y_step1"] + x * operation["x_step1"] + across)]
+            maximum = operation["combine"] == Combine.MAX
+            values = np.full(count, -128 if maximum else 0, np.int64)
+            for table, address in addresses:
+                operand = self._read(address, count)
+                if operation["table"]:
+                    operand = self.tables[table][operand.view(np.uint8)]
+                values = np.maximum(values, operand) if maximum else wrap32(values + operand.astype(np.int64)).astype(np.int64)
+            result = wrap32(values + operation["bias"])
+            if operation["requantize"]:
+                result = requantize(result, operation["multiplier"], operation["shift"], Rounding(operation["rounding"]))
+            destination = operation["destination"] + y * operation["y_step_out"] + x * operation["x_step_out"] + across
+            self._write(destination, result.astype(np.int64), operation)
+
+    def _table(self, operation: Operation) -> None:
+        tables = operation["tables"]
+        _require(1 <= tables <= 2)
+        words = tables * 1024 // self.config.weight_word_bytes
+        self.tables[:tables] = self._words(operation["source"], words).view("<i4").reshape(tables, 256)
