@@ -10,7 +10,9 @@ from systola_firmware.isa import INSTRUCTIONS, TOKEN_LIMIT, Unit
 __all__ = ["EXECUTING", "Tokens"]
 
 #: Units that execute instructions, so can give tokens; the sequencer's END gives none, as the program is over.
-EXECUTING = tuple(unit for unit in Unit if unit is not Unit.SEQUENCER and any(d.unit == unit for d in INSTRUCTIONS.values()))
+EXECUTING: tuple[Unit, ...] = tuple(
+    unit for unit in Unit if unit is not Unit.SEQUENCER and any(d.unit == unit for d in INSTRUCTIONS.values())
+)
 
 
 class Tokens(Component):
@@ -33,7 +35,7 @@ class Tokens(Component):
     """
 
     def __init__(self) -> None:
-        ports = {}
+        ports: dict[str, object] = {}
         for unit in EXECUTING:
             ports |= {f"give_{unit.name.lower()}": In(len(Unit)), f"overflow_{unit.name.lower()}": Out(1)}
         for unit in Unit:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import re
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +26,11 @@ Top = Literal["simulation", "board"]
 _TOPS = {"simulation": SimulationTop, "board": Systola}
 #: Modules of ``systola_firmware`` that define the hardware.
 _DEFINITIONS = ("config.py", "isa.py", "link.py", "memory_map.py")
+#: An initial block that sets the words of one memory, the first to zero.
+_INITIAL = re.compile(
+    r"(?P<indent> *)initial begin\n"
+    r"(?P<lines> *(?P<memory>\S+ ?)\[0\] = (?P<zero>\d+'[dh]0+);\n(?: *(?P=memory)\[\d+\] = \S+;\n)*) *end\n"
+)
 
 
 def generate(config: Config, top: Top = "simulation") -> str:
@@ -34,7 +41,24 @@ def generate(config: Config, top: Top = "simulation") -> str:
     """
     if top not in _TOPS:
         raise ValueError(f"unknown top level {top!r}: choose one of {', '.join(_TOPS)}")
-    return str(verilog.convert(_TOPS[top](config), name="systola", emit_src=False, strip_internal_attrs=True))
+    return _fold_zeros(verilog.convert(_TOPS[top](config), name="systola", emit_src=False, strip_internal_attrs=True))
+
+
+def _fold_zeros(text: str) -> str:
+    """Write a memory's initial zeros as a loop: a line for each word makes megabytes, and slow compilers."""
+    count = itertools.count()
+
+    def fold(block: re.Match[str]) -> str:
+        lines = block["lines"].splitlines()
+        if not all(line.endswith(f"] = {block['zero']};") for line in lines):
+            return block[0]
+        indent, memory, zero = block["indent"], block["memory"], block["zero"]
+        return (
+            f"{indent}initial begin : zero_{next(count)}\n{indent}  integer i;\n"
+            f"{indent}  for (i = 0; i < {len(lines)}; i = i + 1) {memory}[i] = {zero};\n{indent}end\n"
+        )
+
+    return _INITIAL.sub(fold, text)
 
 
 def content_key(config: Config, top: Top = "simulation") -> str:
