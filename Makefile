@@ -41,8 +41,10 @@ sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-8
 bench: $(READY) ## measure the example and the shared models on the simulated board: build/bench/*.json and a table
 	@$(PYTHON) -m systola.benchmark --device sim:$(PRESET) --output build/bench
 
-verilog: $(READY) ## write the gateware as Verilog to build/verilog (PRESET=name)
-	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --output build/verilog
+verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=name)
+	@mkdir -p build/verilog
+	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
+	@echo build/verilog/$(PRESET).v
 
 docs: $(READY) ## write the documents that are generated from the definitions
 	$(PYTHON) scripts/documents.py

@@ -15,7 +15,7 @@ for candidate in python3 python3.13 python3.12 python3.11; do
 done
 
 missing=
-[ -n "$python" ] || missing="$missing python3"
+[ -n "$python" ] || missing="$missing python3 python3-venv"
 # Debian's python3 comes without ensurepip, which venv needs: it is in python3-venv. A named Python has its own package.
 if [ -n "$python" ] && [ ! -x "$venv/bin/python" ] && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     missing="$missing $python-venv"
@@ -40,4 +40,4 @@ if [ ! -e "$venv" ]; then
 else
     echo "Bringing the virtual environment $venv up to date ..."
 fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[sim,test]'
+"$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --editable '.[sim,test]'

@@ -27,6 +27,7 @@ from systola_firmware.memory_map import (
     split_status,
 )
 from systola_firmware.program import Program
+from systola_firmware.program_file import IncompatibleProgramError, check_compatible
 
 if TYPE_CHECKING:
     from systola.session import Session
@@ -108,14 +109,10 @@ class Device:
 
     def check(self, program: Program) -> None:
         """Raise :class:`~systola.errors.ProgramError` unless ``program`` was compiled for an engine of these sizes."""
-        own = self.config.program_fields()
-        differing = [
-            f"{field} is {own[field]} here and {program.configuration.get(field, 'not given')} in the program"
-            for field in PROGRAM_FIELDS
-            if program.configuration.get(field) != own[field]
-        ]
-        if differing:
-            raise ProgramError(f"the program for {program.preset!r} does not fit {self}: {'; '.join(differing)}")
+        try:
+            check_compatible(program, self.config.program_fields())
+        except IncompatibleProgramError as error:
+            raise ProgramError(f"{self}: {error}") from error
 
     def registers(self) -> dict[str, int]:
         """All readable registers by name."""

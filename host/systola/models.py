@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from systola.errors import ProgramError
+from systola_firmware import compiler, program_file
 from systola_firmware.config import Config
 from systola_firmware.errors import CompileError
 from systola_firmware.program import Program
 
 __all__ = ["load_program", "read_model_file"]
-
-#: Where a ``.tflite`` file has its FlatBuffers identifier.
-_TFLITE_IDENTIFIER = slice(4, 8)
 
 
 def read_model_file(path: str | Path) -> bytes:
@@ -36,12 +34,10 @@ def load_program(model: str | Path | bytes | Program, config: Config) -> Program
         return model
     name = "the model" if isinstance(model, bytes) else str(model)
     data = model if isinstance(model, bytes) else read_model_file(model)
-    label = "model" if isinstance(model, bytes) else Path(model).stem
-    from systola_firmware import compiler, program_file
-
     try:
         if program_file.is_program(data):
             return program_file.load(data)
-        return compiler.compile_model(data, config, name=label)
+        # By path where there is one: the program then has the file's name.
+        return compiler.compile_model(data if isinstance(model, bytes) else model, config)
     except CompileError as error:
         raise ProgramError(f"{name}: {error}") from error

@@ -91,9 +91,11 @@ def test_a_program_for_another_configuration_names_every_field_that_differs(devi
         device.load(program)
     own, other = CONFIG.program_fields(), program.configuration
     for field, value in own.items():
-        assert (f"{field} is {value} here and {other[field]} in the program" in str(caught.value)) == (value != other[field])
+        assert (f"{field} is {other[field]} in the program and {value} on the device" in str(caught.value)) == (
+            value != other[field]
+        )
     newer = dataclasses.replace(small_program(CONFIG), configuration=own | {"isa_version": VERSION + 1})
-    with pytest.raises(systola.ProgramError, match=f"isa_version is {VERSION} here and {VERSION + 1} in the program"):
+    with pytest.raises(systola.ProgramError, match=f"isa_version is {VERSION + 1} in the program and {VERSION} on the device"):
         device.load(newer)
 
 
