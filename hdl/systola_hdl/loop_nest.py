@@ -34,7 +34,7 @@ class LoopNest(Component):
     loops:
         Names of the loops, outermost first.
     addresses:
-        Number of addresses that step together.
+        Number of addresses that step together; 0 for the flags alone.
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class LoopNest(Component):
     def __init__(self, loops: Sequence[str], addresses: int = 1) -> None:
         if not loops or len(set(loops)) != len(loops):
             raise ValueError(f"loops must be different names, at least one, not {tuple(loops)!r}")
-        if addresses < 1:
-            raise ValueError(f"addresses must be at least 1, not {addresses}")
+        if addresses < 0:
+            raise ValueError(f"addresses must not be negative, not {addresses}")
         self.loops = tuple(loops)
         self.addresses = addresses
         flags = data.StructLayout(dict.fromkeys(self.loops, 1))

@@ -91,7 +91,7 @@ def run(dut: LoopNest, nests: list[Nest], stall: float, rng: random.Random) -> t
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 @pytest.mark.parametrize(
-    ("loops", "addresses"), [(("x",), 1), (("y", "x"), 3), (("block", "group", "k2", "k1", "k0", "y", "x"), 1)]
+    ("loops", "addresses"), [(("x",), 1), (("y", "x"), 3), (("k", "x"), 0), (("block", "group", "k2", "k1", "k0", "y", "x"), 1)]
 )
 def test_items_match_loops(loops: tuple[str, ...], addresses: int, stall: float) -> None:
     rng = random.Random(f"{loops} {addresses} {stall}")
@@ -112,5 +112,5 @@ def test_long_count() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="different names, at least one, not \\('x', 'x'\\)"):
         LoopNest(("x", "x"))
-    with pytest.raises(ValueError, match="addresses must be at least 1, not 0"):
-        LoopNest(("x",), 0)
+    with pytest.raises(ValueError, match="addresses must not be negative, not -1"):
+        LoopNest(("x",), -1)

@@ -1,0 +1,114 @@
+"""One cell of the systolic array: several rows of one column."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Elaboratable, Module, Signal, ValueLike, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from systola_firmware.config import Config
+from systola_hdl.multiplier import Multiplier
+
+__all__ = ["DotCell", "WeightLoad", "delayed", "partial_sum_bits"]
+
+
+def delayed(m: Module, value: ValueLike, cycles: int, name: str = "delayed", *, init: int | None = None) -> ValueLike:
+    """``value``, ``cycles`` cycles later, through plain registers; ``init`` gives them a reset value, else they have none.
+
+    Call it outside every ``m.If``: the registers must always follow.
+    """
+    for cycle in range(cycles):
+        register = Signal.like(value, name=f"{name}_{cycle + 1}", init=init, reset_less=init is None)
+        m.d.sync += register.eq(value)
+        value = register
+    return value
+
+
+def partial_sum_bits(config: Config) -> int:
+    """Bits of a signed sum of ``rows`` products of two int8: ``rows * 2**14`` and its negative fit."""
+    return 16 + ceil_log2(config.rows)
+
+
+class WeightLoad(data.StructLayout):
+    """Weights of one cell on their way down a column: ``valid``, the cell row ``tag`` they are for, ``weights`` (bytes)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {"valid": 1, "tag": ceil_log2(config.row_groups), "weights": data.ArrayLayout(signed(8), config.weight_rows_per_cycle)}
+        )
+
+
+class DotCell(Component):
+    """``R = weight_rows_per_cycle`` multipliers, an adder tree and one partial-sum adder::
+
+        load_i ──┬─ hop ─▶ load_o        activations_i, swap_i ─┬─ hop ─▶ activations_o, swap_o
+                 ▼ (tag == row)                                 ▼
+               shadow ──(swap)──▶ active × ────────────────▶ Σ tree ──▶ (+) ◀── sum_i
+                                                                         └─ hop ─▶ sum_o
+
+    A weight that arrives with the swap bit goes to the shadow register while the old shadow becomes active. The swap
+    holds for the activations that come with it and all later ones. Everything passes in one cycle a transfer; every output
+    but ``sum_o`` lags its input by ``hop_registers``; ``sum_o`` lags ``sum_i`` by the same, and
+    ``sum_i`` meets activations that came :attr:`sum_delay` cycles before it.
+
+    Attributes
+    ----------
+    activations_i, activations_o:
+        ``R`` int8.
+    swap_i, swap_o:
+        The activations are the first of a new tile.
+    load_i, load_o:
+        :class:`WeightLoad`.
+    sum_i, sum_o:
+        Partial sum, ``signed(partial_sum_bits(config))``.
+    """
+
+    def __init__(self, config: Config, row: int) -> None:
+        if not 0 <= row < config.row_groups:
+            raise ValueError(f"row must be from 0 to {config.row_groups - 1}, not {row}")
+        self.config = config
+        self.row = row
+        activations = data.ArrayLayout(signed(8), config.weight_rows_per_cycle)
+        partial_sum = signed(partial_sum_bits(config))
+        super().__init__(
+            {
+                "activations_i": In(activations),
+                "activations_o": Out(activations),
+                "swap_i": In(1),
+                "swap_o": Out(1),
+                "load_i": In(WeightLoad(config)),
+                "load_o": Out(WeightLoad(config)),
+                "sum_i": In(partial_sum),
+                "sum_o": Out(partial_sum),
+            }
+        )
+
+    @staticmethod
+    def sum_delay(config: Config) -> int:
+        """Cycles from activations to the partial sum they are added to: the multiplier and a register a level of the tree."""
+        return Multiplier.latency + ceil_log2(config.weight_rows_per_cycle)
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        hop = self.config.hop_registers
+        m.d.comb += [
+            self.activations_o.eq(delayed(m, self.activations_i, hop, "activations")),
+            self.swap_o.eq(delayed(m, self.swap_i, hop, "swap", init=0)),
+            self.load_o.valid.eq(delayed(m, self.load_i.valid, hop, "load_valid", init=0)),
+            self.load_o.tag.eq(delayed(m, self.load_i.tag, hop, "load_tag")),
+            self.load_o.weights.eq(delayed(m, self.load_i.weights, hop, "load_weights")),
+        ]
+        terms = []
+        for index in range(self.config.weight_rows_per_cycle):
+            m.submodules[f"multiplier{index}"] = multiplier = Multiplier()
+            shadow = Signal(signed(8), name=f"shadow{index}", reset_less=True)
+            with m.If(self.load_i.valid & (self.load_i.tag == self.row)):
+                m.d.sync += shadow.eq(self.load_i.weights[index])
+            m.d.comb += [multiplier.a.eq(self.activations_i[index]), multiplier.b.eq(shadow), multiplier.load.eq(self.swap_i)]
+            terms.append(multiplier.p)
+        while len(terms) > 1:  # one registered level of the adder tree
+            pairs = zip(terms[::2], terms[1::2], strict=True)
+            terms = [delayed(m, a + b, 1, "tree") for a, b in pairs]
+        m.d.comb += self.sum_o.eq(delayed(m, (self.sum_i + terms[0])[: len(self.sum_i)].as_signed(), hop, "sum"))
+        return m
