@@ -95,7 +95,7 @@ class Oracle:
 
     def tensor(self, index: int) -> npt.NDArray[Any]:
         """The tensor with this number in the model file, after :meth:`run`."""
-        return np.array(self._interpreter.GetTensor(index, 0))
+        return np.array(self._interpreter.GetTensor(index, 0)["tensor_data"])
 
     def computed(self) -> dict[int, npt.NDArray[Any]]:
         """Every int8 tensor that the last :meth:`run` computed or was given, by number: inputs, intermediates, outputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from systola_firmware.graph import (
     Add,
     Convolution,
@@ -85,7 +86,7 @@ class _Builder:
         n, h, w, c = x.nhwc
         name = f"{kind} {len(self.layers)}"
         layer: Layer | None = None
-        if kind == "convolution" or kind == "depthwise":
+        if kind in {"convolution", "depthwise"}:
             window = self.window(h, w) if len(x.shape) == 4 else None
             if window is None:
                 return
@@ -188,7 +189,7 @@ class _Builder:
 
 
 def random_graph(seed: int, layers: int = 6, kinds: tuple[str, ...] = KINDS) -> Graph:
-    """A graph of at most ``layers`` layers; some random choices do not fit and are left out. Every tensor nobody reads is an output."""
+    """A graph of at most ``layers`` layers: random choices that do not fit are left out. Every tensor nobody reads is an output."""
     generator = np.random.default_rng(seed)
     builder = _Builder(generator)
     side = 9 if generator.random() < 0.5 else 5
