@@ -3,7 +3,7 @@
 The driver runs it on the device's answer when a model ends in one, so this needs nothing but numpy. The output's scale is 1/256 and
 its zero point −128, which are the only ones that the kernel knows.
 
-TFLM aborts in a row whose exponentials add up to 512 times the largest or more (so only beyond 512 classes), where a shift exceeds 31.
+TFLM aborts in a row whose exponentials add up to 512 times the largest or more (only beyond 512 classes), as a shift exceeds 31.
 Here the same formula goes on with that shift: such classes are all nearly 0.
 """
 
