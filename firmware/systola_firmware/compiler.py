@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,17 @@ from systola_firmware.schedule import Scheduled, schedule
 from systola_firmware.weights import WeightImage
 
 
-def compile_model(model: str | Path | bytes, config: Config, *, keep_tensors: bool = False) -> Program:
-    """Compile a ``.tflite`` file, by path or as its bytes. Raises :class:`~systola_firmware.errors.CompileError` and its
-    subclasses."""
-    from systola_firmware.passes import run_passes
-    from systola_firmware.tflite_import import import_model
+def compile_model(model: str | Path | bytes, config: Config, *, name: str = "", keep_tensors: bool = False) -> Program:
+    """Compile a ``.tflite`` file, by path or as its bytes, under ``name`` (default: the file's).
 
-    return compile_graph(run_passes(import_model(model)), config, keep_tensors=keep_tensors)
+    Raises :class:`~systola_firmware.errors.CompileError` and its subclasses.
+    """
+    from systola_firmware.passes import run_passes
+    from systola_firmware.tflite_import import import_tflite, load_tflite
+
+    graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
+    graph = run_passes(replace(graph, name=name or graph.name))
+    return compile_graph(graph, config, keep_tensors=keep_tensors)
 
 
 def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False) -> Program:

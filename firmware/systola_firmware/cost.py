@@ -20,6 +20,8 @@ from systola_firmware.isa import Opcode, Operation, Unit
 SHORTEST_PASS = 4
 #: Cycles from handing an instruction out to its first action.
 INSTRUCTION_CYCLES = 12
+#: Cycles of a MATMUL job beside its passes: change of half, start of the next nest.
+JOB_CYCLES = 4
 #: Cycles of a POST job beside its positions: parameters, pipeline, hand-over.
 DRAIN_OVERHEAD = 24
 #: Cycles of a VECTOR's pipeline.
@@ -29,7 +31,7 @@ TABLE_ENTRIES_BYTES = 1024
 
 def array_cycles(passes: int, positions: int, config: Config) -> int:
     """Cycles of one MATMUL job: ``passes`` tiles over ``positions`` positions."""
-    return passes * max(positions, config.row_groups, SHORTEST_PASS)
+    return passes * max(positions, config.row_groups, SHORTEST_PASS) + JOB_CYCLES
 
 
 def drain_cycles(positions: int, config: Config) -> int:

@@ -80,6 +80,7 @@ class TensorLayout:
 
 def needed_border(layer: Layer) -> Padding:
     """Border that ``layer`` reads around its input: what its windows reach, which a stride can make less than its padding."""
+    kernel: tuple[int, ...]
     if isinstance(layer, Convolution):
         kernel = layer.weights.shape[1:3]
     elif isinstance(layer, DepthwiseConvolution):

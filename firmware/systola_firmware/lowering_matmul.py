@@ -1,8 +1,9 @@
 """Convolutions as MATMUL and POST.
 
 NHWC is dense, so the taps of one kernel row are one *run* of ``kernel_width · channels`` contiguous bytes, cut into chunks of
-``rows`` bytes: almost no lane is lost however few the channels. With a dilation a run is one tap. If a kernel row is as wide as
-the stored row, the whole kernel is one run. Rows of a tile beyond the end of a run have zero weights.
+``rows`` bytes: almost no lane is lost however few the channels. Several kernel rows share a chunk if they fit. With a dilation a
+run is one tap. If a kernel row is as wide as the stored row, the whole kernel is one run. Rows of a tile beyond the end of a run
+have zero weights.
 """
 
 from __future__ import annotations
@@ -136,14 +137,41 @@ def split_chunks(count: int) -> tuple[int, int, int]:
         outer += 1
 
 
+def kernel_rows_together(height: int, run: int, down: int, config: Config) -> int:
+    """How many kernel rows of ``run`` bytes, ``down`` bytes apart, are read as one run.
+
+    All of them if they follow each other without a gap, so that the kernel is as wide as the stored row; otherwise as many as one
+    chunk holds.
+    """
+    if height == 1 or run == down:
+        return height
+    return min(height, (config.rows - run) // down + 1) if run <= config.rows else 1
+
+
+def dense_passes(layer: DepthwiseConvolution, source: Placement, config: Config) -> int:
+    """Tiles a group if a depthwise layer is computed as a dense convolution. Its kernel's columns are not dilated."""
+    height, width, _ = layer.weights.shape
+    run, down = width * source.shape[3], layer.dilation[0] * source.row_pitch
+    together = kernel_rows_together(height, run, down, config)
+    return -(-height // together) * -(-((together - 1) * down + run) // config.rows)
+
+
 def dense_reduction(layer: Convolution, source: Placement, config: Config) -> tuple[Reduction, Int8Array]:
     """Loops and tiles of a dense convolution; the tiles have shape ``[groups, passes, rows, columns]``."""
     outputs, height, width, channels = layer.weights.shape
     down = layer.dilation[0] * source.row_pitch
     if layer.dilation[1] == 1 or width == 1:
-        runs = layer.weights.reshape(outputs, height, 1, width * channels)
-        if height == 1 or (layer.dilation[0] == 1 and source.row_pitch == width * channels):
-            runs = runs.reshape(outputs, 1, 1, height * width * channels)
+        run = width * channels
+        runs = layer.weights.reshape(outputs, height, 1, run)
+        together = kernel_rows_together(height, run, down, config)
+        if together > 1:
+            # Bytes between the kernel rows have zero weights, and so have kernel rows past the last.
+            packed = np.zeros((outputs, -(-height // together), 1, (together - 1) * down + run), np.int8)
+            for row in range(height):
+                first = row % together * down
+                packed[:, row // together, 0, first : first + run] = runs[:, row, 0]
+            runs = packed
+            down *= together
     else:
         runs = layer.weights
     _, k2, k1, run = runs.shape
@@ -278,7 +306,7 @@ def lower_depthwise(
     height, width, outputs = layer.weights.shape
     channels = source.shape[3]
     multiplier = outputs // channels
-    if layer.dilation[1] == 1 and -(-width * channels // config.rows) < width:
+    if (layer.dilation[1] == 1 or width == 1) and dense_passes(layer, source, config) < height * width:
         return lower_convolution(as_convolution(layer, channels), source, destination, image, config)
     reduction = Reduction((width, layer.dilation[1] * channels), (height, layer.dilation[0] * source.row_pitch), (1, 0))
     taps = layer.weights.reshape(height * width, outputs)
