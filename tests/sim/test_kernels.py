@@ -198,6 +198,7 @@ def test_pools_see_only_the_input(kind: PoolKind, case: PoolCase) -> None:
     )
     x = random_int8(rng, 2, *size, 3)
     x[0] -= x[0] % 2  # many ties of the average
+    x[1, 0, 0] = -1  # the smallest sum below 0
     result = run_layer(layer, [x])
     for n, row, column, c in np.ndindex(layer.output.nhwc):
         taps = []
