@@ -22,6 +22,7 @@ from systola_firmware.quantization import (
     QuantizationError,
     activation_range,
     quantize_multiplier,
+    quantized_bound,
     requantize,
     round_half_away,
 )
@@ -63,7 +64,7 @@ def relu_n1_to_1_table(source: Tensor, target: Tensor) -> Int8Array:
 
 def relu6_table(source: Tensor, _target: Tensor) -> Int8Array:
     """RELU6 as an operator of its own: TFLM clamps in the *input's* quantization and never requantizes."""
-    six = round_half_away(float(np.float32(6.0 / source.scale))) + source.zero_point
+    six = quantized_bound(6.0, source.scale, source.zero_point)
     return np.clip(TABLE_DOMAIN, source.zero_point, min(INT8_MAX, six)).astype(np.int8)
 
 

@@ -18,7 +18,6 @@ from systola_firmware.graph import Int32Array, Requantization
 from systola_firmware.isa import Rounding
 
 INT8_MIN, INT8_MAX = -128, 127
-_INT32_RANGE = range(-(1 << 31), 1 << 31)
 
 #: Largest exponent of a multiplier that the engine takes; ``docs/isa.md``: field ``shift`` of POST.
 MAXIMUM_SHIFT = 6
@@ -103,22 +102,23 @@ def fully_connected_requantization(input_scale: float, weight_scale: float, outp
     return _requantization([product / output_scale])
 
 
+def quantized_bound(bound: float, scale: float, zero_point: int) -> int:
+    """A bound of an activation function as an integer, before any clamp to int8: a float32 quotient, rounded half away from zero."""
+    quotient = bound / scale
+    if not abs(quotient) < 1 << 30:
+        raise QuantizationError(
+            f"has a scale of {scale:.6g}, too small for an activation bounded by {bound:g}: convert the model again"
+        )
+    # A double quotient rounded to float32 equals the float32 quotient (53 bits are more than 2·24 + 1).
+    return zero_point + round_half_away(float(np.float32(quotient)))
+
+
 def activation_range(activation: Activation, scale: float, zero_point: int) -> tuple[int, int]:
-    """Clamp of a kernel's int8 output. The quotient of bound and scale is a float32, rounded half away from zero."""
+    """Clamp of a kernel's int8 output, for a fused activation."""
     lower, upper = activation.real_range
-
-    def quantized(bound: float, otherwise: int) -> int:
-        if math.isinf(bound):
-            return otherwise
-        # A double quotient rounded to float32 equals the float32 quotient (53 bits are more than 2·24 + 1).
-        quotient = np.float32(bound / scale)
-        if not np.isfinite(quotient) or round_half_away(float(quotient)) not in _INT32_RANGE:
-            raise QuantizationError(
-                f"has a scale of {scale:.6g}, too small for the bounds of {activation.value}: retrain or quantize it again"
-            )
-        return zero_point + round_half_away(float(quotient))
-
-    return max(INT8_MIN, quantized(lower, INT8_MIN)), min(INT8_MAX, quantized(upper, INT8_MAX))
+    minimum = INT8_MIN if math.isinf(lower) else quantized_bound(lower, scale, zero_point)
+    maximum = INT8_MAX if math.isinf(upper) else quantized_bound(upper, scale, zero_point)
+    return max(INT8_MIN, minimum), min(INT8_MAX, maximum)
 
 
 def requantize(values: npt.ArrayLike, multiplier: int, shift: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ count checked; a damaged file gives :class:`~systola_firmware.errors.ModelFileEr
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -159,7 +160,7 @@ def _read(model: Any) -> ModelFile:
     if subgraphs != 1:
         raise UnsupportedModel(f"the model has {subgraphs} subgraphs: convert it without control flow, into one")
     graph = model.Subgraphs(0)
-    tensors = tuple(
+    tensors = _with_unique_names(
         _tensor(index, tensor, buffers) for index, tensor in enumerate(_each(graph.TensorsLength(), graph.Tensors, "tensors"))
     )
     operators = tuple(
@@ -172,6 +173,17 @@ def _read(model: Any) -> ModelFile:
         _indices(graph.InputsAsNumpy(), len(tensors), "inputs"),
         _indices(graph.OutputsAsNumpy(), len(tensors), "outputs"),
     )
+
+
+def _with_unique_names(tensors: Iterator[FileTensor]) -> tuple[FileTensor, ...]:
+    """The compiler knows tensors by name, and a file may use one twice: the later ones get their number appended."""
+    result: list[FileTensor] = []
+    taken: set[str] = set()
+    for tensor in tensors:
+        name = tensor.name if tensor.name not in taken else f"{tensor.name} #{tensor.index}"
+        taken.add(name)
+        result.append(dataclasses.replace(tensor, name=name))
+    return tuple(result)
 
 
 def _indices(values: Any, tensors: int, what: str, *, optional: bool = False) -> tuple[int, ...]:
