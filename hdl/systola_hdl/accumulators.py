@@ -45,6 +45,10 @@ class AccumulatorBuffer(Component):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        #: One memory a half and column, for inspection by tests: ``halves[half][column].data[position]``.
+        self.halves = [
+            [Memory(shape=signed(32), depth=config.accumulator_depth, init=[]) for _ in range(config.columns)] for _ in range(2)
+        ]
         super().__init__(
             {
                 "sums": In(data.ArrayLayout(signed(partial_sum_bits(config)), config.columns)),
@@ -88,9 +92,7 @@ class AccumulatorBuffer(Component):
             # Cycle 2: old value and sum are registered. Cycle 3: the new value is written.
             new = Signal(signed(32), name=f"new{column}", reset_less=True)
             for index in range(2):
-                m.submodules[f"half{index}_column{column}"] = memory = Memory(
-                    shape=signed(32), depth=self.config.accumulator_depth, init=[]
-                )
+                m.submodules[f"half{index}_column{column}"] = memory = self.halves[index][column]
                 read, write = memory.read_port(), memory.write_port()
                 # Cycle 0: the address. A full half belongs to the drain.
                 m.d.comb += [read.en.eq(1), read.addr.eq(Mux(drain_full[index], drain_address, place))]

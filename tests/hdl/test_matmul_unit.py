@@ -21,7 +21,7 @@ from systola_hdl.matmul_unit import MatmulUnit
 from systola_hdl.weight_memory import WeightMemory
 from systola_sim.blocks.matmul_unit import matmul_jobs
 
-SMALL = {"activation_bytes": 1024, "weight_bytes": 4096, "accumulator_depth": 32}
+SMALL = {"activation_bytes": 1024, "weight_bytes": 8192, "accumulator_depth": 32}
 CONFIGS = {
     "4x4": PRESETS["tiny-4x4"].replace(**SMALL),
     "8x4": PRESETS["tiny-8x4"].replace(**SMALL),
@@ -76,7 +76,7 @@ def run(
     drain_pause: Callable[[], int] = lambda: 0,
     cycles: int = 6000,
 ) -> Outcome:
-    """Execute; ``competition`` says each cycle whether the post-processor takes a port, ``drain_pause`` how long the drain idles."""
+    """Execute; ``competition`` says each cycle whether the post-processor takes a port, ``drain_pause`` the drain's wait."""
     outcome, unit = Outcome(), bench.unit
     jobs = [operation["block_count"] * operation["group_count"] for operation in operations]
     positions = [operation["x_count"] * operation["y_count"] for operation in operations]
@@ -198,14 +198,14 @@ def test_random_instructions(name: str, stalls: bool) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_convolution_keeps_array_busy(name: str) -> None:
-    """Passes of 20 positions, six tiles a job, six jobs: not one cycle is lost from the first vector to the last."""
+    """Passes of 10 positions, four tiles a job, twice four jobs: not one cycle is lost from the first vector to the last."""
     config = CONFIGS[name]
     bench = Bench(config, np.random.default_rng(7))
-    layer = matmul(5, 1, x=(5, 3), y=(4, 40), k0=(2, 16), k1=(3, 40), group=(3, 0), block=(2, 160))
+    layer = matmul(5, 1, x=(5, 3), y=(2, 40), k0=(2, 16), k1=(2, 40), group=(2, 0), block=(2, 160))
     outcome = run(bench, [layer, layer])
     check(bench, [layer, layer], outcome)
     busy = outcome.events["array_busy"]
-    assert busy == list(range(busy[0], busy[0] + 2 * 20 * 6 * 6))
+    assert busy == list(range(busy[0], busy[0] + 2 * 10 * 4 * 4))
     assert outcome.done[-1] == busy[-1] + 1
 
 
@@ -268,8 +268,8 @@ GOOD = matmul(4, 2, x=(3, 8), k0=(2, 4))
         (broken(GOOD, source=15, x_step=-8), ErrorCode.ACTIVATION_ADDRESS),
         (broken(GOOD, y_count=2, y_step=-(1 << 19)), ErrorCode.ACTIVATION_ADDRESS),
         (broken(GOOD, weights=(1 << 24) - 1), ErrorCode.WEIGHT_ADDRESS),
-        (broken(GOOD, weights=4096 // 8 - 7), ErrorCode.WEIGHT_ADDRESS),  # the second tile's last word
-        (broken(GOOD, weights=4096 // 8 - 7, source=2000), ErrorCode.ACTIVATION_ADDRESS),
+        (broken(GOOD, weights=8192 // 8 - 7), ErrorCode.WEIGHT_ADDRESS),  # the second tile's last word
+        (broken(GOOD, weights=8192 // 8 - 7, source=2000), ErrorCode.ACTIVATION_ADDRESS),
     ],
 )
 @pytest.mark.parametrize("before", [0, 2])
