@@ -19,7 +19,7 @@ from systola_firmware.config import Config
 from systola_hdl.board_top import Systola
 from systola_hdl.simulation_top import SimulationTop
 
-__all__ = ["Top", "content_key", "generate"]
+__all__ = ["Top", "app", "content_key", "fold_zeros", "generate"]
 
 Top = Literal["simulation", "board"]
 
@@ -41,10 +41,10 @@ def generate(config: Config, top: Top = "simulation") -> str:
     """
     if top not in _TOPS:
         raise ValueError(f"unknown top level {top!r}: choose one of {', '.join(_TOPS)}")
-    return _fold_zeros(verilog.convert(_TOPS[top](config), name="systola", emit_src=False, strip_internal_attrs=True))
+    return fold_zeros(verilog.convert(_TOPS[top](config), name="systola", emit_src=False, strip_internal_attrs=True))
 
 
-def _fold_zeros(text: str) -> str:
+def fold_zeros(text: str) -> str:
     """Write a memory's initial zeros as a loop: a line for each word makes megabytes, and slow compilers."""
     count = itertools.count()
 
@@ -75,6 +75,10 @@ def content_key(config: Config, top: Top = "simulation") -> str:
     return digest.hexdigest()
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write")],
     preset: Annotated[str, typer.Option(help="configuration")] = configurations.DEFAULT_PRESET,
@@ -90,4 +94,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
