@@ -1,0 +1,125 @@
+"""WeightLoader: tiles in order, dense and diagonal, under the rules of the shadow registers, with a busy port."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from systola_firmware.config import PRESETS
+from systola_firmware.isa import Opcode, Operation
+from systola_hdl.weight_loader import WeightLoader
+from systola_hdl.weight_memory import WeightMemory
+from systola_sim.blocks.matmul_unit import weight_tile
+
+
+def operation(weights: int, diagonal: int, **counts: int) -> Operation:
+    return Operation(
+        Opcode.MATMUL,
+        {"weights": weights, "diagonal": diagonal} | {f"{loop}_count": counts.get(loop, 1) for loop in WeightLoader.loops},
+    )
+
+
+@pytest.mark.parametrize("busy", [0.0, 0.4])
+@pytest.mark.parametrize("preset", ["tiny-4x4", "tiny-8x4", "ulx3s-85f", "wide-16x16"])
+def test_tiles(preset: str, busy: float) -> None:
+    config = PRESETS[preset].replace(weight_bytes=8192)
+    rng, generator = random.Random(preset), np.random.default_rng(4)
+    memory = generator.integers(-128, 128, (config.weight_words, config.weight_word_bytes), dtype=np.int8)
+    operations = [
+        operation(3, 0, k0=2, k1=2, group=2, block=2),
+        operation(config.weight_words - config.tile_words, 0),
+        operation(1, 1, k0=3, k2=2, group=2, block=2),
+        operation(config.weight_words - 1, 1),
+        operation(0, 0, k0=3),
+    ]
+    expected = []
+    for each in operations:
+        tiles = each["k0_count"] * each["k1_count"] * each["k2_count"] * each["group_count"]
+        expected += [weight_tile(config, each, memory, number) for number in range(tiles)] * each["block_count"]
+    dut = WeightLoader(config)
+    accepted: list[int] = []  # cycle of every read
+    starts: list[int] = []  # cycle of every pass
+    tiles: list[dict[int, np.ndarray]] = []
+    arrivals: list[int] = []
+
+    async def offer(ctx: object) -> None:
+        for each in operations:
+            fields = {"weights": each["weights"], "diagonal": each["diagonal"]}
+            counts = {loop: each[f"{loop}_count"] for loop in dut.loops}
+            ctx.set(dut.start.payload, fields | {"counts": counts})
+            ctx.set(dut.start.valid, 1)
+            ready = False
+            while not ready:
+                _, _, ready = await ctx.tick().sample(dut.start.ready)
+            ctx.set(dut.start.valid, 0)
+
+    async def bench(ctx: object) -> None:
+        answers: dict[int, bytes] = {}
+        cycle = 0
+        while len(starts) < len(expected) or cycle < starts[-1] + 12:
+            assert cycle < 4000
+            ctx.set(dut.weights.ready, rng.random() >= busy)
+            ctx.set(dut.pass_start, ctx.get(dut.shadow_full) and rng.random() >= busy / 2)
+            if ctx.get(dut.pass_start):
+                assert len(accepted) == config.row_groups * (len(starts) + 1)  # all of this tile before, none of the next
+                starts.append(cycle)
+            ctx.set(dut.weights.data_valid, cycle in answers)
+            ctx.set(dut.weights.data.as_value(), int.from_bytes(answers.pop(cycle, b"\xaa"), "little"))
+            if ctx.get(dut.weights.valid) and ctx.get(dut.weights.ready):
+                answers[cycle + WeightMemory.read_latency] = memory[ctx.get(dut.weights.address)].tobytes()
+                accepted.append(cycle)
+            if ctx.get(dut.load.valid):
+                if len(arrivals) % config.row_groups == 0:
+                    tiles.append({})
+                word = ctx.get(dut.load.weights.as_value()).to_bytes(config.weight_word_bytes, "little")
+                tiles[-1][ctx.get(dut.load.tag)] = np.frombuffer(word, dtype=np.int8).reshape(-1, config.columns)
+                arrivals.append(cycle)
+            await ctx.tick()
+            cycle += 1
+        assert not ctx.get(dut.shadow_full)
+        assert not ctx.get(dut.bad_address)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(offer, background=True)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert arrivals == [cycle + WeightLoader.load_latency for cycle in accepted]
+    for tile, matrix in zip(tiles, expected, strict=True):
+        np.testing.assert_array_equal(np.concatenate([tile[group] for group in range(config.row_groups)]), matrix)
+    if not busy:  # within an instruction a tile every row_groups cycles
+        gaps = np.diff(starts[:16])
+        np.testing.assert_array_equal(gaps, config.row_groups)
+
+
+@pytest.mark.parametrize(("weights", "good"), [(0, 2), (64, 0), (61, 0), (57, 1), (1 << 23, 0)])
+def test_bad_address(weights: int, good: int) -> None:
+    """64 words, two tiles of four: the loader stops at the tile that does not fit, and says so when it is the next."""
+    config = PRESETS["tiny-8x4"].replace(weight_bytes=512)
+    dut = WeightLoader(config)
+
+    async def bench(ctx: object) -> None:
+        ctx.set(dut.start.payload, {"weights": weights, "diagonal": 0, "counts": dict.fromkeys(dut.loops, 1) | {"k0": 2}})
+        ctx.set(dut.start.valid, 1)
+        ctx.set(dut.weights.ready, 1)
+        await ctx.tick().until(dut.start.ready)
+        ctx.set(dut.start.valid, 0)
+        for _ in range(good):
+            await ctx.tick().repeat(20)
+            assert ctx.get(dut.shadow_full)
+            assert not ctx.get(dut.bad_address)
+            ctx.set(dut.pass_start, 1)
+            await ctx.tick()
+            ctx.set(dut.pass_start, 0)
+        await ctx.tick().repeat(20)
+        assert not ctx.get(dut.shadow_full)
+        assert ctx.get(dut.bad_address) == (good < 2)
+        assert not ctx.get(dut.weights.valid)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
