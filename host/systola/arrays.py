@@ -20,11 +20,12 @@ Array = npt.NDArray[np.generic]
 def load_arrays(path: Path) -> Array | dict[str, Array]:
     """An array, or arrays by name. Raises :class:`~systola.errors.InputError`, one sentence, for what is not such a file."""
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as file:  # numpy leaves its own file open when the content is damaged
+            loaded: Any = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except OSError as error:

@@ -82,11 +82,13 @@ def compile_command(
     preset: PresetOption = DEFAULT_PRESET,
 ) -> None:
     """Compile a model to a program file, and report what it needs."""
-    from systola.models import load_program
+    from systola.models import load_program, read_model_file
     from systola.reports import program_report
     from systola_firmware import program_file
 
     config = _preset(preset)
+    if program_file.is_program(read_model_file(model)):
+        raise ProgramError(f"{model} is a compiled program already")
     program = load_program(model, config)
     _writable(output)
     output.write_bytes(program_file.dump(program))
@@ -186,7 +188,9 @@ def disassemble(
     from systola.models import load_program
     from systola_firmware.assembly import disassemble as disassembled
 
-    typer.echo(disassembled(load_program(program, _preset(preset)).words))
+    compiled = load_program(program, _preset(preset))
+    labels = {layer.first: f"{layer.name} ({layer.operator})" for layer in compiled.layers if layer.end > layer.first}
+    typer.echo(disassembled(compiled.words.tolist(), labels))
 
 
 def _writable(path: Path) -> None:

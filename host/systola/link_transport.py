@@ -14,7 +14,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cobs import cobs
@@ -105,9 +105,20 @@ class LinkTransport(Transport):
         How often that happens without any progress before :class:`~systola.errors.LinkError`.
     hint:
         Words added to the message when a device answers bytes that are no frames, e.g. about the baud rate.
+    clock:
+        Seconds that pass; another one than the system's makes tests independent of the machine's load.
     """
 
-    def __init__(self, pipe: Pipe, name: str, *, timeout: float = 1.0, attempts: int = 8, hint: str = "") -> None:
+    def __init__(
+        self,
+        pipe: Pipe,
+        name: str,
+        *,
+        timeout: float = 1.0,
+        attempts: int = 8,
+        hint: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if timeout <= 0 or attempts < 1:
             raise ValueError(f"timeout must be positive and attempts at least 1, not {timeout} and {attempts}")
         self._pipe = pipe
@@ -115,6 +126,7 @@ class LinkTransport(Transport):
         self._timeout = timeout
         self._attempts = attempts
         self._hint = hint
+        self._clock = clock
         self._pending = bytearray()
         self._sequence = 0
         self._nonces = itertools.count(int.from_bytes(os.urandom(4), "little"))
@@ -158,28 +170,28 @@ class LinkTransport(Transport):
 
     def _receive(self, timeout: float) -> list[Response]:
         """The intact responses that arrive within ``timeout`` seconds, at least one if possible."""
-        deadline = time.monotonic() + timeout
+        deadline = self._clock() + timeout
         while True:
-            received = self._pipe.read(max(0.0, deadline - time.monotonic()))
+            received = self._pipe.read(max(0.0, deadline - self._clock()))
             self._heard = self._heard or bool(received)
             self._pending += received
             *frames, rest = bytes(self._pending).split(b"\0")
             # More than any frame has: a delimiter was lost, and what is left of the frame must not look whole again.
             self._pending = bytearray(rest[-(_LONGEST_FRAME + 1) :])
             responses = [response for frame in frames if frame and (response := decode_response(frame)) is not None]
-            if responses or time.monotonic() >= deadline:
+            if responses or self._clock() >= deadline:
                 return responses
 
     def _synchronise(self) -> None:
         """Agree on a sequence number; whatever an earlier session left on the line is older than the answer and is skipped."""
         self._heard = False
-        for attempt in range(self._attempts):
+        for _ in range(self._attempts):
             nonce = next(self._nonces) & 0xFFFF_FFFF
             sequence = (self._sequence + 1) & 0xFF
             # The leading delimiter ends whatever half frame the device still holds.
             self._pipe.write(b"\0" + encode_request(sequence, LinkOperation.SYNC, nonce, 1))
-            deadline = time.monotonic() + self._timeout * min(1.0, 0.25 * (attempt + 1))
-            while (left := deadline - time.monotonic()) > 0:
+            deadline = self._clock() + self._timeout / 4
+            while (left := deadline - self._clock()) > 0:
                 for response in self._receive(left):
                     if (response.sequence, response.address, response.status) == (sequence, nonce, LinkStatus.OK):
                         self._sequence = (sequence + 1) & 0xFF
@@ -211,9 +223,9 @@ class LinkTransport(Transport):
                 following += 1
             if burst:
                 self._pipe.write(bytes(burst))
-                deadline = time.monotonic() + self._timeout * 1.5**vain
-            responses = self._receive(max(0.0, deadline - time.monotonic()))
-            if not responses and time.monotonic() >= deadline:
+                deadline = self._clock() + self._timeout * 1.5**vain
+            responses = self._receive(max(0.0, deadline - self._clock()))
+            if not responses and self._clock() >= deadline:
                 vain += 1
                 if vain >= self._attempts:
                     raise LinkError(f"{self._name} stopped answering: {vain} attempts without a good answer")
@@ -232,14 +244,14 @@ class LinkTransport(Transport):
                         self.resends += following - base
                         following = base
                         break
-                    deadline = min(deadline, time.monotonic() + self._timeout / 8)
+                    deadline = min(deadline, self._clock() + self._timeout / 8)
                     continue
                 if response.status != LinkStatus.OK:
                     raise self._refusal(requests[index], response)
                 if answers[index] is None:
                     answers[index] = response.data
                     vain = 0
-                    deadline = time.monotonic() + self._timeout
+                    deadline = self._clock() + self._timeout
             while base < len(requests) and answers[base] is not None:
                 base += 1
             following = max(following, base)

@@ -39,6 +39,8 @@ class BuildProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._progress is not None:
+            if error is None:
+                self._finish_stage()
             self._progress.stop()
 
     def __call__(self, stage: str) -> None:
@@ -88,6 +90,12 @@ def preset_table() -> Table:
     return table
 
 
+def _text_columns(table: Table, *headings: str) -> None:
+    """Columns of names: folded rather than cut on a narrow terminal, since a cut name is no name."""
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+
+
 def _sizes(config: Config) -> tuple[str, ...]:
     return (
         config.name,
@@ -102,7 +110,8 @@ def _sizes(config: Config) -> tuple[str, ...]:
 
 def program_report(program: Program, config: Config) -> Table:
     """The layers of a compiled program and what the compiler expects of them; memory use in the caption."""
-    table = Table("layer", "operation", title=f"{program.model} for {program.preset}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{program.model} for {program.preset}", title_justify="left", caption_justify="left")
+    _text_columns(table, "layer", "operation")
     for heading in ("output", "MACs", "predicted cycles"):
         table.add_column(heading, justify="right")
     for layer in program.layers:
@@ -125,7 +134,8 @@ def program_report(program: Program, config: Config) -> Table:
 def profile_table(session: Session) -> Table:
     """Each layer of the last run: cycles, use of the array, what was waited for, and what the compiler had predicted."""
     config = session.device.config
-    table = Table("layer", "operation", title=f"{session.program.model} on {session.device}", title_justify="left")
+    table = Table(title=f"{session.program.model} on {session.device}", title_justify="left")
+    _text_columns(table, "layer", "operation")
     waits = list(stalls(session.counters))
     for heading in ("cycles", "predicted", "MACs", "array use", *(f"waits: {name}" for name in waits)):
         table.add_column(heading, justify="right")
@@ -153,7 +163,8 @@ def profile_table(session: Session) -> Table:
 
 def bench_table(records: Sequence[Record]) -> Table:
     """One line a record; the versions of the tools in the caption."""
-    table = Table("model", "preset", title="Measured by the hardware's counters", title_justify="left", caption_justify="left")
+    table = Table(title="Measured by the hardware's counters", title_justify="left", caption_justify="left")
+    _text_columns(table, "model", "preset")
     for heading in ("MACs", "cycles", "array use", "clock", "latency"):
         table.add_column(heading, justify="right")
     for record in records:

@@ -133,6 +133,18 @@ def test_what_is_no_model_is_refused(capsys: Any, tmp_path: Path, content: bytes
     assert not (tmp_path / "m.systola").exists()
 
 
+def test_a_program_is_not_compiled_again(capsys: Any, program: Path, tmp_path: Path) -> None:
+    assert "is a compiled program already" in refused(capsys, ["compile", program, "-o", tmp_path / "m.systola"])
+
+
+def test_disassemble_prints_every_instruction_under_its_layer(capsys: Any, program: Path) -> None:
+    assert systola("disassemble", program) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line and not line.startswith("#")] == ["VECTOR", "VECTOR", "END"]
+    assert "# first (Lookup)" in lines
+    assert "# second (Lookup)" in lines
+
+
 def test_devices_that_are_not_there_are_named(capsys: Any, program: Path, inputs: Path, tmp_path: Path) -> None:
     words = ["run", program, "-i", inputs, "-o", tmp_path / "y.npy", "--device"]
     assert "there is no serial port /dev/nonesuch" in refused(capsys, [*words, "serial:/dev/nonesuch"])

@@ -95,8 +95,9 @@ class Damage:
 class LossyPipe:
     """A pipe to a :class:`ModelDevice` that damages bytes in both directions by ``damage``, from ``seed``.
 
-    ``most_in_flight`` is the largest number of request bytes that were ever without an answer. The device answers when
-    it is read from, a few frames at a time, as a slow board would.
+    ``most_in_flight`` is the largest number of request bytes that ever waited for the device. The device answers when it is read
+    from, a few frames at a time, as a slow board would; only then time passes, by :meth:`clock`: a millisecond a read, or the whole
+    timeout when there was nothing.
     """
 
     def __init__(self, device: ModelDevice, damage: Damage, seed: int) -> None:
@@ -105,6 +106,7 @@ class LossyPipe:
         self.most_in_flight = 0
         self.closed = False
         self._random = random.Random(seed)
+        self._now = 0.0
         self._towards_device = bytearray()
         self._towards_host = bytearray()
 
@@ -114,7 +116,7 @@ class LossyPipe:
         if len(self._towards_device) > RECEIVE_BUFFER_BYTES:
             del self._towards_device[RECEIVE_BUFFER_BYTES:]  # the board's buffer overflows
 
-    def read(self, _timeout: float, /) -> bytes:
+    def read(self, timeout: float, /) -> bytes:
         amount = self._random.randint(1, 700)
         chunk = bytes(self._towards_device[:amount])
         del self._towards_device[:amount]
@@ -122,7 +124,12 @@ class LossyPipe:
         amount = self._random.randint(1, 900)
         received = bytes(self._towards_host[:amount])
         del self._towards_host[:amount]
+        self._now += 0.001 if received or self._towards_device else max(0.001, timeout)
         return received
+
+    def clock(self) -> float:
+        """Seconds since the start."""
+        return self._now
 
     def close(self) -> None:
         self.closed = True
