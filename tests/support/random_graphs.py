@@ -123,13 +123,12 @@ class _Builder:
             features = c if g.random() < 0.5 else h * w * c
             rows = x.elements // features
             o = self.integer(1, 21)
-            shape = (rows, o) if g.random() < 0.7 or rows != n * h * w else (n, h, w, o)
             if features > 1200 or (features != c and rows != n):
                 return
             layer = Convolution(
                 name,
                 (x,),
-                self.tensor(shape),
+                self.tensor((rows, o)),
                 weights=self.int8(o, 1, 1, features),
                 bias=g.integers(-(1 << 15), 1 << 15, o).astype(np.int32),
                 requantization=self.requantization(o, features),
