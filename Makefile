@@ -27,7 +27,7 @@ lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the gener
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) scripts/documents.py --check
+	$(PYTHON) -m systola_firmware.docs --check
 
 test: lint ## lint and the quick tests, in a few minutes
 	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
@@ -47,7 +47,7 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 	@echo build/verilog/$(PRESET).v
 
 docs: $(READY) ## write the documents that are generated from the definitions
-	$(PYTHON) scripts/documents.py
+	$(PYTHON) -m systola_firmware.docs
 
 clean: ## delete everything that was built; the virtual environment stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache
