@@ -1,0 +1,123 @@
+"""Builds each block with Verilator and runs its cocotb bench. Build artefacts stay in ``build/cocotb``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from amaranth.back import verilog
+from amaranth.hdl import Elaboratable, Module
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+from systola_firmware.config import Config, preset
+from systola_hdl.accumulators import AccumulatorBuffer
+from systola_hdl.activation_memory import ActivationMemory
+from systola_hdl.interfaces import Bus
+from systola_hdl.link import Link
+from systola_hdl.post_unit import PostUnit
+from systola_hdl.streamer import Streamer
+from systola_hdl.systolic_array import SystolicArray
+from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
+from systola_sim.toolchain import find_toolchain
+from systola_sim.verilator import WAIVERS
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "cocotb"
+SMALL = {"activation_bytes": 1024, "weight_bytes": 4096, "accumulator_depth": 16}
+
+
+class LinkOnPins(Component):
+    """The link behind the UART, its bus left open."""
+
+    def __init__(self) -> None:
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "divisor": In(DIVISOR_BITS), "bus": Out(Bus())})
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.link = link = Link()
+        m.submodules.receiver = receiver = UartReceiver()
+        m.submodules.transmitter = transmitter = UartTransmitter()
+        connect(m, receiver.o, link.i)
+        connect(m, link.o, transmitter.i)
+        connect(m, link.bus, flipped(self.bus))
+        m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
+        m.d.comb += [receiver.divisor.eq(self.divisor), transmitter.divisor.eq(self.divisor)]
+        return m
+
+
+def post_unit(config: Config) -> Component:
+    return PostUnit(
+        config,
+        accumulator_read_latency=AccumulatorBuffer.read_latency,
+        activation_write_latency=ActivationMemory.write_latency,
+    )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A block, its bench's folder, and the least number of tests in it."""
+
+    folder: str
+    block: Callable[[Config], Any]
+    config: Config
+    tests: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder}-{self.config.name}"
+
+
+BENCHES = (
+    Bench("array", SystolicArray, preset("tiny-8x4").replace(**SMALL), 2),
+    Bench("array", SystolicArray, preset("tiny-4x4").replace(**SMALL, hop_registers=2, name="4x4-two-registers-a-hop"), 2),
+    Bench("streamer", Streamer, preset("tiny-8x4").replace(**SMALL), 4),
+    Bench("post_processor", post_unit, preset("tiny-8x4").replace(**SMALL), 3),
+    Bench("uart_link", lambda _config: LinkOnPins(), preset("tiny-4x4"), 4),
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bench", BENCHES, ids=lambda bench: bench.name)
+def test_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    toolchain = find_toolchain()
+    for name, value in toolchain.full_environment().items():
+        monkeypatch.setenv(name, value)
+    # Benches run little and are compiled each time they change: a quick compiler is worth more than quick code.
+    monkeypatch.setenv("MAKEFLAGS", f"{os.environ['MAKEFLAGS']} OPT_FAST=-O1 OPT_GLOBAL=-O1")
+    monkeypatch.setattr(sys, "path", [str(HERE), str(HERE / bench.folder), *sys.path])  # the runner hands it on
+
+    folder = BUILD / bench.name
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "block.v"
+    text = verilog.convert(bench.block(bench.config), name="block", emit_src=False, strip_internal_attrs=True)
+    if not source.exists() or source.read_text() != text:  # an unchanged file is not built again
+        source.write_text(text)
+    runner = get_runner("verilator")
+    runner.build(
+        sources=[source],
+        hdl_toplevel="block",
+        build_dir=folder,
+        build_args=["--x-initial", "fast", *(f"-Wno-{warning}" for warning in WAIVERS)],
+        timescale=("1ns", "1ps"),
+        log_file=folder / "build.log",
+    )
+    results = runner.test(
+        test_module=f"bench_{bench.folder}",
+        hdl_toplevel="block",
+        build_dir=folder,
+        test_dir=folder,
+        results_xml=str(folder / "results.xml"),
+        extra_env={"SYSTOLA_BENCH_CONFIG": json.dumps(dataclasses.asdict(bench.config)), "COCOTB_RANDOM_SEED": "1"},
+        log_file=folder / "test.log",
+    )
+    tests, failed = get_results(results)
+    assert (failed, tests) == (0, bench.tests), (folder / "test.log").read_text()
