@@ -150,7 +150,7 @@ def kernel_rows_together(height: int, run: int, down: int, config: Config) -> in
 
 def dense_passes(layer: DepthwiseConvolution, source: Placement, config: Config) -> int:
     """Tiles a group if a depthwise layer is computed as a dense convolution. Its kernel's columns are not dilated."""
-    height, width, _ = layer.weights.shape
+    height, width = int(layer.weights.shape[0]), int(layer.weights.shape[1])
     run, down = width * source.shape[3], layer.dilation[0] * source.row_pitch
     together = kernel_rows_together(height, run, down, config)
     return -(-height // together) * -(-((together - 1) * down + run) // config.rows)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from systola_firmware import allocation
 from systola_firmware.allocation import Buffer, allocate, busiest_step
 from systola_firmware.errors import DoesNotFit
 
@@ -36,6 +37,15 @@ def test_a_packing_that_largest_first_misses_is_found() -> None:
     sizes = (28_240, 20_000, 18_432, 38_416, 9_216)
     buffers = [Buffer(str(step), size, step, step + 1) for step, size in enumerate(sizes)]
     assert_sound(buffers, allocate(buffers, 65_536), 65_536)
+
+
+def test_a_packing_that_no_simple_order_finds_is_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = [(160, 3, 5), (48, 2, 3), (176, 6, 6), (144, 2, 5), (32, 4, 6), (160, 4, 4), (112, 5, 6), (128, 5, 8)]
+    buffers = [Buffer(str(index), *life) for index, life in enumerate(lives)]
+    assert_sound(buffers, allocate(buffers, 576), 576)
+    monkeypatch.setattr(allocation, "ATTEMPTS", 0)
+    with pytest.raises(DoesNotFit):
+        allocate(buffers, 576)
 
 
 def test_what_cannot_fit_names_the_layer_and_the_bytes() -> None:

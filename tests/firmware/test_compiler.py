@@ -7,9 +7,10 @@ import itertools
 
 import numpy as np
 import pytest
+from support.models import MLPERF_TINY, model_path
 from support.random_graphs import random_graph, random_input
 
-from systola_firmware.compiler import compile_graph
+from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.config import Config, preset
 from systola_firmware.cost import predict
 from systola_firmware.errors import CompileError, DoesNotFit, UnsupportedModel
@@ -29,6 +30,8 @@ from systola_firmware.graph import (
     Tensor,
 )
 from systola_firmware.isa import ErrorCode, Opcode, decode_program
+from systola_firmware.passes import run_passes
+from systola_firmware.tflite_import import load_tflite
 from systola_sim.graph_model import evaluate
 from systola_sim.interpreter import Schedule, execute
 
@@ -323,6 +326,46 @@ def test_first_use_of_a_table_is_the_only_load() -> None:
     program = compile_graph(graph, CONFIGS[0])
     assert sum(operation.opcode is Opcode.TABLE for _, operation in decode_program(program.words.tolist())) == 1
     check(graph, CONFIGS[0], keep_tensors=False)
+
+
+def test_working_in_place_renews_a_border_of_another_value() -> None:
+    """Two bordered tensors in the same memory with different zero points."""
+    maker = Maker(14)
+    x, a, b = (Tensor(name, (1, 5, 5, 3), 1.0, zero_point) for name, zero_point in (("x", 0), ("a", 50), ("b", -60)))
+    ya, yb = Tensor("ya", (1, 5, 5, 4), 1.0, 0), Tensor("yb", (1, 5, 5, 4), 1.0, 0)
+
+    def convolution(source: Tensor, target: Tensor) -> Convolution:
+        return Convolution(
+            f"to {target.name}",
+            (source,),
+            target,
+            weights=maker.int8(4, 3, 3, 3),
+            bias=np.zeros(4, np.int32),
+            requantization=maker.requantization(1, -8),
+            padding=Padding(1, 1, 1, 1),
+        )
+
+    layers = (
+        Lookup("to a", (x,), a, table=maker.int8(256)),
+        convolution(a, ya),
+        Lookup("to b", (a,), b, table=maker.int8(256)),
+        convolution(b, yb),
+    )
+    graph = Graph("two borders", (x,), (ya, yb), layers)
+    records = compile_graph(graph, CONFIGS[2]).layers
+    assert records[0].output.placement.start == records[2].output.placement.start  # it does work in place
+    check(graph, CONFIGS[2], keep_tensors=False)
+
+
+@pytest.mark.parametrize("name", MLPERF_TINY)
+def test_mlperf_tiny_fits_the_board_and_is_exact(name: str) -> None:
+    config = preset("ulx3s-85f")
+    path = model_path(name)
+    program = compile_model(path, config)
+    again = compile_model(path.read_bytes(), config, name=path.stem)
+    assert np.array_equal(program.words, again.words)
+    assert (again.model, again.weights) == (path.stem, program.weights)
+    check(run_passes(load_tflite(path)), config, keep_tensors=False)
 
 
 def test_keep_tensors_gives_every_tensor_its_own_memory() -> None:
