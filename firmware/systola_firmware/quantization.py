@@ -103,7 +103,7 @@ def fully_connected_requantization(input_scale: float, weight_scale: float, outp
 
 
 def quantized_bound(bound: float, scale: float, zero_point: int) -> int:
-    """A bound of an activation function as an integer, before any clamp to int8: a float32 quotient, rounded half away from zero."""
+    """An activation's bound as an integer, not yet clamped to int8: a float32 quotient, rounded half away from zero."""
     quotient = bound / scale
     if not abs(quotient) < 1 << 30:
         raise QuantizationError(

@@ -123,7 +123,7 @@ def fully_connected(reader: OperatorReader) -> list[Layer]:
         weights=weights.values[:, None, None, :],
         bias=reader.bias(2, channels),
         requantization=requantization,
-        fully_connected=True,
+        fully_connected=inner.nhwc[:2] == (1, 1),  # over an image it is a plain 1×1 convolution
         minimum=minimum,
         maximum=maximum,
     )

@@ -26,6 +26,7 @@ SCHEMA_VERSION = 3
 #: Most tensors, operators or buffers of a file: far above any model for this engine, and quickly read.
 _COUNT_LIMIT = 1 << 14
 _RANK_LIMIT = 8
+_NAME_LIMIT = 2048
 
 #: What the generated accessors and numpy raise when offsets and lengths are nonsense.
 _DAMAGE = (struct.error, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError, UnicodeError, MemoryError)
@@ -148,7 +149,9 @@ def _vector(values: Any, limit: int, what: str) -> list[Any]:
 
 
 def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", errors="replace")
+    if len(raw or b"") > _NAME_LIMIT:
+        raise ValueError("a name does not end")
+    return (raw or b"").decode("utf-8", errors="replace").replace("\n", " ")
 
 
 def _read(model: Any) -> ModelFile:
