@@ -33,7 +33,7 @@ class FrameReceiver(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=8).create()
-        count = Signal(range(4 * FRAME_WORDS + 2))  # bytes so far; one more than the longest frame stands for "too long"
+        count = Signal(range(4 * FRAME_WORDS + 2))  # bytes so far, at most one more than the longest frame: then never whole
         low = Signal(24)
         length = count >> 2
         m.d.comb += [
@@ -47,7 +47,7 @@ class FrameReceiver(Component):
             with m.If(self.i.payload.end):
                 m.d.comb += crc.start.eq(1)
                 m.d.sync += count.eq(0)
-                whole = (count[:2] == 0) & (length >= _HEADER_WORDS + _CRC_WORDS) & (length <= FRAME_WORDS)
+                whole = (count[:2] == 0) & (length >= _HEADER_WORDS + _CRC_WORDS)
                 m.d.comb += self.commit.eq(whole & crc.match_detected & ~self.i.payload.error)
             with m.Else():
                 m.d.comb += crc.valid.eq(1)

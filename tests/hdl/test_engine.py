@@ -149,6 +149,7 @@ def test_two_layers_and_a_maximum(seed: int) -> None:
         assert await execute(ctx, bus, PROGRAM, start=20) == (Status.DONE, ErrorCode.NONE)
         await case.check(ctx, bus)
         counters = {name: await register(ctx, bus, f"counter_{name}") for name in COUNTERS}
+        assert counters["cycles"] == await register(ctx, bus, "counter_cycles"), "frozen at the end"
         assert counters["array_busy"] == 2 * 2 * 2 * X * Y  # layers, groups, chunks, positions
         assert counters["wait_token"] > 0
         assert counters["array_busy"] < counters["post_busy"] < counters["cycles"] < 2000
