@@ -38,14 +38,15 @@ class Requantizer(Component):
         UP      the same without the term (y < 0)            half up
         SINGLE  (v * q + 2^(30-s)) >> (31-s)                 nothing wraps
 
-    and ``o`` is the low 32 bits. FP32 and reserved modes give the result of UP. SINGLE with q = 2^30, s = 1 is the identity.
+    and ``o`` is the low 32 bits, for every multiplier except -2^31. FP32 and reserved modes give the result of UP. SINGLE with
+    q = 2^30, s = 1 is the identity.
 
     All three are one datapath. Y is the product without its low bits, with 7 bits of fraction: ``p >> 24`` for SINGLE, the
     rounded ``(p + 2^30) >> 31`` and zeros for the others. Then ``o = (Y + 2^(n-1) - away) >> n``, where n = 7 - s for SINGLE
     and 7 + max(-s, 0) for the others. Dropping p's low bits first does not change a floor; where there is no second rounding,
     n = 7, the half lies in the zero bits and vanishes, and so does the one that ``away`` subtracts.
 
-    Resources: four 18 × 18 multipliers (16 × 16 bits with signs), one 48-bit, one 40-bit and one 34-bit adder, a 38-place shifter
+    Resources: four 18 × 18 multipliers (16 × 16 bits with signs), one 48-bit, one 40-bit and one 33-bit adder, a 38-place shifter
     in two halves.
 
     Attributes
@@ -91,7 +92,7 @@ class Requantizer(Component):
         m.d.sync += [low.eq(a_low * q_low), high.eq(a_high * q_high), cross_a.eq(a_low * q_high), cross_q.eq(a_high * q_low)]
 
         # cycle 3: the crosswise products summed
-        outer, cross = Signal(signed(64)), Signal(signed(34))
+        outer, cross = Signal(signed(64)), Signal(signed(33))
         m.d.sync += [outer.eq(Cat(low, high)), cross.eq(cross_a + cross_q)]
 
         # cycle 4: the whole product

@@ -22,11 +22,15 @@ CORNERS = (2**31 - 1, -(2**31), 0, -1, 1)
 
 def random_item(rng: random.Random) -> dict[str, Any]:
     count = rng.randint(1, LANES)
+    factors = [{"multiplier": rng.randrange(1 << 30, 1 << 31), "shift": rng.choice((0, -5, 1, 6))} for _ in range(LANES)]
+    rounding = rng.choice((Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP))
+    if rng.random() < 0.4:  # the identity: sums with the zero point need a 33rd bit
+        factors, rounding = [{"multiplier": 1 << 30, "shift": 1}] * LANES, Rounding.SINGLE
     return {
         "value": [rng.choice((*CORNERS, rng.randint(-5000, 5000))) for _ in range(LANES)],
         "bias": [rng.choice((*CORNERS, rng.randint(-5000, 5000))) for _ in range(LANES)],
-        "factor": [{"multiplier": rng.randrange(1 << 30, 1 << 31), "shift": rng.choice((0, -5, 1, 6))} for _ in range(LANES)],
-        "rounding": rng.choice((Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP)),
+        "factor": factors,
+        "rounding": rounding,
         "address": rng.randint(0, CONFIG.activation_bytes - count),
         "count": count,
     }

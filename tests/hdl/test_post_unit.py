@@ -84,9 +84,11 @@ class Bench:
                     await ctx.tick()
                     np.testing.assert_array_equal(memories.activation, model.activation)
                 else:
+                    written = len(memories.writes)
                     for _ in range(60):
                         _, _, done, error, busy = await ctx.tick().sample(port.done, port.error, port.busy)
                         assert (done, error, busy) == (0, 0, 0)
+                    assert len(memories.writes) == written
                     np.testing.assert_array_equal(memories.activation, model.activation)
                     return
 

@@ -54,6 +54,10 @@ def stimuli(rng: np.random.Generator, count: int) -> tuple[Int64Array, Int64Arra
     multiplier = rng.integers(1 << 30, 1 << 31, count)
     corners = np.array([0, 1 << 30, (1 << 30) + 1, (1 << 31) - 1, (1 << 31) - 2, 3 << 29])
     multiplier = np.where(rng.random(count) < 0.4, rng.choice(corners, count), multiplier)
+    # Not asked for, but meant to work: any multiplier except -2^31.
+    multiplier = np.where(
+        rng.random(count) < 0.1, rng.integers(-(1 << 31) + 1, 1 << 31, count) >> rng.integers(0, 31, count), multiplier
+    )
     shift = rng.integers(SHIFT_MINIMUM, SHIFT_MAXIMUM + 1, count)
     shift = np.where(rng.random(count) < 0.2, rng.choice([SHIFT_MINIMUM, -1, 0, 1, SHIFT_MAXIMUM], count), shift)
     uniform = rng.integers(-(1 << 31), 1 << 31, count) >> rng.integers(0, 31, count)
