@@ -99,7 +99,7 @@ def measure_all(device_name: str, output: Path, console: Console) -> list[Record
             try:
                 record = measure(device.load(path), path.stem)
             except ProgramError as error:
-                console.print(f"skipped {error}", highlight=False)
+                console.print(f"skipped {error}", highlight=False, soft_wrap=True)
                 continue
             write_record(record, output / f"{path.stem}.json")
             records.append(record)

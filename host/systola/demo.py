@@ -102,7 +102,7 @@ def demonstrate(device: str, console: Console) -> bool:
             share = session.program.macs / (cycles * config.rows * config.columns)
             time = f"{1e3 * cycles / config.clock_hz:.3f} ms at the preset's {config.clock_hz / 1e6:g} MHz"
             console.print(f"cycles:    {cycles:,} an inference, by the board's own counter; array use {share:.1%}", highlight=False)
-            console.print(f"time:      {time} (simulated; nothing was measured on a real board)", highlight=False)
+            console.print(f"time:      {time} (simulated; nothing was measured on a real board)", highlight=False, soft_wrap=True)
         return equal == len(images)
 
 

@@ -163,18 +163,18 @@ def profile_table(session: Session) -> Table:
 
 def bench_table(records: Sequence[Record]) -> Table:
     """One line a record; the versions of the tools in the caption."""
-    table = Table(title="Measured by the hardware's counters", title_justify="left", caption_justify="left")
-    _text_columns(table, "model", "preset")
-    for heading in ("MACs", "cycles", "array use", "clock", "latency"):
-        table.add_column(heading, justify="right")
+    settings = sorted({f"{record['preset']} at {record['clock_mhz']:g} MHz" for record in records})
+    where = f", {', '.join(settings)}" if settings else ""
+    table = Table(title=f"By the hardware's counters{where}", title_justify="left", caption_justify="left")
+    table.add_column("model", no_wrap=True)
+    for heading in ("MACs", "cycles", "array use", "latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         table.add_row(
             record["model"],
-            record["preset"],
             f"{record['macs']:,}",
             f"{record['cycles']:,}",
             f"{record['utilization']:.1%}",
-            f"{record['clock_mhz']:g} MHz",
             f"{record['latency_ms']:.3f} ms",
         )
     table.caption = ", ".join(f"{name} {number}" for name, number in tool_versions().items())
