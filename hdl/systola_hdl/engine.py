@@ -38,10 +38,13 @@ class Engine(Component):
         The host's access to everything.
     busy: Out(1)
         A program runs.
+    done: Out(1)
+        The last program reached END.
     """
 
     bus: In(Bus())
     busy: Out(1)
+    done: Out(1)
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         self._config = config
@@ -113,6 +116,7 @@ class Engine(Component):
             # While a program runs, the sequencer keeps another address there.
             registers.error_address.eq(Mux(sequencer.error, sequencer.error_address, 0)),
             self.busy.eq(sequencer.busy),
+            self.done.eq(sequencer.done),
         ]
 
     def _connect_observation(self, m: Module, registers: Registers, sequencer: Sequencer, counters: Counters, trace: Trace) -> None:
