@@ -34,6 +34,7 @@ def test_jobs(preset: str, hop: int, stalls: bool) -> None:
 
         async def step(control: int) -> None:
             nonlocal cycle
+            assert cycle < 4000, "no half becomes free"
             ctx.set(dut.control.as_value(), control)
             present = lanes.pop(cycle, {})
             ctx.set(dut.sums.as_value(), sum((value & ((1 << bits) - 1)) << (bits * column) for column, value in present.items()))
@@ -41,6 +42,8 @@ def test_jobs(preset: str, hop: int, stalls: bool) -> None:
             cycle += 1
 
         for job in jobs:
+            for _ in range(rng.choice((0, 50)) if stalls else 0):
+                await step(0)
             while not ctx.get(dut.free):
                 await step(0)
             ctx.set(dut.claim, 1)
@@ -63,10 +66,13 @@ def test_jobs(preset: str, hop: int, stalls: bool) -> None:
 
     async def drain(ctx: object) -> None:
         for positions, _ in shapes:
+            waited = 0
             while not ctx.get(dut.drain.full):
                 await ctx.tick()
-            if stalls:
-                await ctx.tick().repeat(rng.randint(1, 60))
+                waited += 1
+                assert waited < 4000, "no half becomes full"
+            for _ in range(rng.choice((0, 0, 60)) if stalls else 0):
+                await ctx.tick()
             half = []
             for address in range(positions + latency):
                 ctx.set(dut.drain.address, min(address, positions - 1))

@@ -104,18 +104,20 @@ def test_order_and_rules(stalls: bool) -> None:
     simulator.run()
     assert delivered == expected
     assert len(done) == len(starts)
-    # No position comes again too early; without stalls, not later than it must.
+    # No position comes again too early; without stalls, not later than it must, and a job follows at once.
     number = 0
     for start in starts:
         positions = start["counts"]["x"] * start["counts"]["y"]
         tiles = start["counts"]["k0"] * start["counts"]["k1"] * start["counts"]["k2"]
+        job_before = None
         for _ in range(start["counts"]["group"] * start["counts"]["block"]):
             job = issued[number : number + positions * tiles]
             gaps = [after - before for before, after in zip(job, job[positions:], strict=False)]
             assert all(gap >= AccumulatorBuffer.shortest_pass for gap in gaps)
             if not stalls:
                 assert gaps == [max(positions, AccumulatorBuffer.shortest_pass)] * len(gaps)
-            number += positions * tiles
+                assert job_before in (None, job[0] - 1)
+            number, job_before = number + positions * tiles, job[-1]
 
 
 @pytest.mark.parametrize(
