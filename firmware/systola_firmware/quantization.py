@@ -92,14 +92,12 @@ def _requantization(reals: Sequence[float]) -> Requantization:
 
 
 def convolution_requantization(input_scale: float, weight_scales: Sequence[float], output_scale: float) -> Requantization:
-    """CONV_2D, DEPTHWISE_CONV_2D, per-channel FULLY_CONNECTED: ``double(s_in) · double(s_w) / double(s_out)`` for each channel."""
+    """CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED: ``double(s_in) · double(s_w) / double(s_out)`` for each channel, or for all.
+
+    The product is not rounded to float32, not even in a per-tensor FULLY_CONNECTED, where other builds of these kernels do so:
+    ``test_fully_connected_keeps_the_product_in_double`` has the witness.
+    """
     return _requantization([input_scale * weight_scale / output_scale for weight_scale in weight_scales])
-
-
-def fully_connected_requantization(input_scale: float, weight_scale: float, output_scale: float) -> Requantization:
-    """Per-tensor FULLY_CONNECTED: ``s_in · s_w`` is rounded to float32 before the division."""
-    product = float(np.float32(input_scale) * np.float32(weight_scale))
-    return _requantization([product / output_scale])
 
 
 def quantized_bound(bound: float, scale: float, zero_point: int) -> int:

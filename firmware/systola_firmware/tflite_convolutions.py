@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from systola_firmware.graph import Convolution, DepthwiseConvolution, Int8Array, Layer, Reshape, Tensor
-from systola_firmware.quantization import convolution_requantization, fully_connected_requantization
+from systola_firmware.quantization import convolution_requantization
 from systola_firmware.tflite_operator import ELEMENT_LIMIT, OperatorReader
 
 _DEFAULT_WEIGHTS_FORMAT = 0
@@ -102,10 +102,7 @@ def fully_connected(reader: OperatorReader) -> list[Layer]:
         raise reader.damaged(
             f"has weights of the shape {list(weights.values.shape)} for an input of the shape {list(source.shape)}"
         )
-    if len(weights.scales) > 1:
-        requantization = convolution_requantization(source.scale, weights.scales, target.scale)
-    else:
-        requantization = fully_connected_requantization(source.scale, weights.scales[0], target.scale)
+    requantization = convolution_requantization(source.scale, weights.scales, target.scale)
     before: list[Layer] = []
     after: list[Layer] = []
     inner = target

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from support.builder import ModelBuilder
 from support.oracle import Oracle
 
 from systola_firmware import lookup_tables
-from systola_firmware.graph import Int8Array, Tensor
+from systola_firmware.graph import Int8Array, Requantization, Tensor
 from systola_firmware.quantization import (
     Activation,
     QuantizationError,
     activation_range,
     add_parameters,
     convolution_requantization,
-    fully_connected_requantization,
     quantize_multiplier,
     requantize,
     round_half_away,
@@ -75,18 +75,40 @@ def test_requantize_rounds_twice() -> None:
     assert requantize(values * 2, 1 << 30, -1).tolist() == [-2, -1, -1, 0, 1, 1, 2]  # the second half away from zero
 
 
-def test_fully_connected_rounds_the_product_to_float32() -> None:
+def _requantized(sums: npt.ArrayLike, by: Requantization) -> npt.NDArray[np.int64]:
+    return requantize(sums, int(by.multiplier[0]), int(by.shift[0]))
+
+
+def _telling_sums(double: Requantization, single: Requantization) -> npt.NDArray[np.int32]:
+    """Accumulators that two nearly equal multipliers requantize differently: near the ties, if at all."""
+    real = int(double.multiplier[0]) * 2.0 ** (int(double.shift[0]) - 31)
+    ties = np.array([round((output + 0.5) / real) for output in range(-100, 100)])
+    sums = (ties[:, np.newaxis] + np.arange(-3, 4)).reshape(-1).astype(np.int32)
+    return sums[_requantized(sums, double) != _requantized(sums, single)]
+
+
+def test_fully_connected_keeps_the_product_in_double() -> None:
+    """Per-tensor FULLY_CONNECTED: sums chosen so that a product rounded to float32 would show."""
     generator = np.random.default_rng(7)
-    differing = 0
-    for _ in range(200):
-        scales = [float(np.float32(value)) for value in 10 ** generator.uniform(-4, -1, 3)]
-        per_tensor = fully_connected_requantization(*scales)
-        per_channel = convolution_requantization(scales[0], [scales[1]], scales[2])
-        product = Fraction(float(np.float32(scales[0] * scales[1]))) / Fraction(scales[2])
-        error = per_tensor.multiplier[0] * Fraction(2) ** (int(per_tensor.shift[0]) - 31) / product - 1
-        assert abs(error) < 2**-30
-        differing += int(per_tensor.multiplier[0] != per_channel.multiplier[0])
-    assert differing > 50
+    compared = 0
+    for _ in range(60):
+        source, weight = (float(np.float32(10**exponent)) for exponent in generator.uniform(-3, -1, 2))
+        target = float(np.float32(source * weight / 10 ** generator.uniform(-7, -5)))
+        product = float(np.float32(source * weight))
+        double = convolution_requantization(source, [weight], target)
+        sums = _telling_sums(double, convolution_requantization(1.0, [product], target))
+        if not sums.size:
+            continue
+        model = ModelBuilder()
+        features = model.activation((1, 1), source, 0)
+        weights = model.constant(np.zeros((len(sums), 1), np.int8), scale=[weight])
+        bias = model.constant(sums, scale=[product])
+        output = model.activation((1, len(sums)), target, 0)
+        model.operator("FULLY_CONNECTED", [features, weights, bias], [output], fusedActivationFunction=0, keepNumDims=False)
+        (answer,) = Oracle(model.finish([features], [output])).run(np.zeros((1, 1), np.int8))
+        assert np.array_equal(answer.reshape(-1), _requantized(sums, double))
+        compared += len(sums)
+    assert compared > 500
 
 
 def test_a_multiplier_beyond_the_engine_is_refused() -> None:
