@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from support.inputs import input_sets
-from support.oracle import Oracle
 
 import systola
+from support.inputs import input_sets
+from support.oracle import Oracle
 from systola.session import Session
 
 Int8Array = npt.NDArray[np.int8]
