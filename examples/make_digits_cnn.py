@@ -5,8 +5,8 @@ Needs packages that the project itself does not: ``pip install tensorflow scikit
     python examples/make_digits_cnn.py [OUTPUT.tflite]
 
 The network is small but has every kind of layer that matters: a dense, a depthwise and a point-wise convolution, average
-pooling, a fully connected layer and SOFTMAX. It is trained on 1400 of scikit-learn's 1797 digits; the
-other 397 are for the demo (``make_digits_data.py``, which makes the split).
+pooling, a fully connected layer and SOFTMAX. It is trained on 1400 of scikit-learn's 1797 digits; the other 397 are for the
+demo (``make_digits_data.py``, which makes the split).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(output: Path) -> None:
 
     def representative() -> Iterator[list[np.ndarray]]:
         for image in images[:200]:
-            yield [image[None]]
+            yield [image[None].astype(np.float32)]
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -20,12 +20,12 @@ PIXEL_MAXIMUM = 16
 
 
 def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images, test images, training labels and test labels; images float32 ``(n, 8, 8, 1)`` from 0 to 1.
+    """Training images, test images, training labels and test labels; images float64 ``(n, 8, 8, 1)`` from 0 to 1.
 
     1400 images are for training and 397 for the test, chosen at random with every digit equally often in both by proportion.
     """
     digits = load_digits()
-    images = (digits.images / PIXEL_MAXIMUM).astype(np.float32)[..., None]
+    images = (digits.images / PIXEL_MAXIMUM)[..., None]
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, digits.target, test_size=TEST_IMAGES, random_state=SPLIT_SEED, stratify=digits.target
     )

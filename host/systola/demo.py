@@ -6,6 +6,7 @@ The oracle is TensorFlow Lite Micro with its reference kernels, from the ``tflit
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from systola.benchmark import utilization
 from systola.cli import guarded
 from systola.connect import DEFAULT_DEVICE, open_device
 from systola.errors import ProgramError
@@ -27,8 +29,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL = EXAMPLES / "digits_cnn_int8.tflite"
 TEST_IMAGES = EXAMPLES / "digits_test.npz"
 
-#: Answers that are shown one by one.
-_SHOWN = 8
+#: Images that are shown: the first ones, and the first that the model gets wrong.
+_SHOWN, _SHOWN_WRONG = 5, 2
+
+#: What stands behind a device's name, by the kind before its colon.
+_KINDS = {
+    "sim": "simulated by Verilator, clock cycle by clock cycle",
+    "golden": "the numpy interpreter, which knows no cycles",
+    "serial": "whatever is at that port",
+}
 _SHADES = " .:-=+*#%@"
 
 
@@ -73,37 +82,55 @@ def _picture(image: Int8Array) -> list[str]:
     return ["".join(_SHADES[level] * 2 for level in row) for row in levels]
 
 
-def _answer_table(images: Int8Array, labels: npt.NDArray[np.int64], answers: Int8Array) -> Table:
-    table = Table("image", "answer", "label", title="Some of the answers", title_justify="left", show_lines=True)
-    for image, label, answer in list(zip(images, labels, answers, strict=True))[:_SHOWN]:
-        guess = int(answer.reshape(-1).argmax())
-        table.add_row("\n".join(_picture(image)), str(guess), f"{label}{'' if guess == label else '  (wrong)'}")
+def _answer_table(images: Int8Array, labels: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]) -> Table:
+    wrong = np.flatnonzero(guesses != labels)
+    shown = sorted({*range(min(_SHOWN, len(images))), *wrong[:_SHOWN_WRONG].tolist()})
+    title = f"Some of the {len(images)} test images"
+    table = Table("image", "number", "answer", "label", title=title, title_justify="left", show_lines=True)
+    for index in shown:
+        remark = "" if guesses[index] == labels[index] else "  (wrong)"
+        table.add_row("\n".join(_picture(images[index])), str(index), f"{guesses[index]}{remark}", str(labels[index]))
     return table
 
 
 def demonstrate(device: str, console: Console) -> bool:
     """Run the demonstration; whether every answer equals the oracle's."""
+
+    def tell(what: str, text: str) -> None:
+        console.print(f"{what + ':':<11}{text}", highlight=False, soft_wrap=True)
+
     with BuildProgress(console) as progress:
         opened = open_device(device, progress=progress)
     with opened:
-        console.print(f"Running [bold]{MODEL.name}[/bold] on [bold]{opened}[/bold].")
+        tell("model", f"{MODEL.name}, compiled here and now")
+        kind = _KINDS[str(opened).partition(":")[0]]
+        tell("device", f"{opened}, {kind}")
         session = opened.load(MODEL)
         console.print(program_report(session.program, opened.config))
         images, labels = load_images(session)
         answers = _run_all(session, images, console)
-        console.print(_answer_table(images, labels, answers))
-        right = int((answers.reshape(len(images), -1).argmax(axis=1) == labels).sum())
-        expected = oracle_answers(MODEL, images)
-        equal = int((answers.reshape(len(images), -1) == expected.reshape(len(images), -1)).all(axis=1).sum())
-        console.print(f"accuracy:  {right}/{len(images)} ({right / len(images):.1%})", highlight=False)
-        console.print(f"bit-exact: {equal}/{len(images)} answers equal TensorFlow Lite Micro's in every element", highlight=False)
+        guesses = answers.reshape(len(images), -1).argmax(axis=1)
+        console.print(_answer_table(images, labels, guesses))
+        right = int((guesses == labels).sum())
+        same = (answers.reshape(len(images), -1) == oracle_answers(MODEL, images).reshape(len(images), -1)).all(axis=1)
+        tell("accuracy", f"{right}/{len(images)} ({right / len(images):.1%}) of images that the model was not trained on")
+        tell("bit-exact", f"{same.sum()}/{len(images)} answers equal TensorFlow Lite Micro's in every element")
+        if not same.all():
+            tell("DIFFERENT", f"image number {same.argmin()} is the first whose answer is not TensorFlow Lite Micro's")
         if opened.has_cycles:
-            cycles, config = session.counters["cycles"], opened.config
-            share = session.program.macs / (cycles * config.rows * config.columns)
-            time = f"{1e3 * cycles / config.clock_hz:.3f} ms at the preset's {config.clock_hz / 1e6:g} MHz"
-            console.print(f"cycles:    {cycles:,} an inference, by the board's own counter; array use {share:.1%}", highlight=False)
-            console.print(f"time:      {time} (simulated; nothing was measured on a real board)", highlight=False, soft_wrap=True)
-        return equal == len(images)
+            _tell_cycles(session, tell)
+        tell("next", "`systola run MODEL.tflite --input x.npy --output y.npy`; first `. .venv/bin/activate`")
+        return bool(same.all())
+
+
+def _tell_cycles(session: Session, tell: Callable[[str, str], None]) -> None:
+    cycles, config = session.counters["cycles"], session.device.config
+    share = utilization(session.program.macs, cycles, config)
+    macs = config.rows * config.columns
+    tell("cycles", f"{cycles:,} an inference, by the device's own counter")
+    tell("array use", f"{share:.1%} of {macs} multiplications a cycle (a small model; `make bench` has larger ones)")
+    milliseconds = f"{1e3 * cycles / config.clock_hz:.3f} ms an inference at {config.clock_hz / 1e6:g} MHz"
+    tell("time", f"{milliseconds}, worked out from the cycles; nothing was measured on a real board")
 
 
 def main() -> None:

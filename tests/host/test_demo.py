@@ -18,6 +18,9 @@ def test_every_shipped_image_is_answered_as_the_oracle_does() -> None:
     assert demo.demonstrate("golden:", Console(file=text, width=120))
     assert "bit-exact: 397/397" in text.getvalue()
     assert "accuracy:  387/397" in text.getvalue()
+    assert text.getvalue().count("(wrong)") == 2  # two of the ten, so that nobody thinks the shown ones chosen
+    assert "golden:ulx3s-85f, the numpy interpreter" in text.getvalue()
+    assert "DIFFERENT" not in text.getvalue()
     assert "cycles:" not in text.getvalue()  # the golden device has none to tell
 
 
@@ -33,6 +36,7 @@ def test_one_different_element_fails_the_demonstration(monkeypatch: pytest.Monke
     text = io.StringIO()
     assert not demo.demonstrate("golden:", Console(file=text, width=120))
     assert "bit-exact: 396/397" in text.getvalue()
+    assert "DIFFERENT: image number 0 is the first" in text.getvalue()
 
 
 def test_bench_finds_models_in_the_folders_that_exist(tmp_path: Path) -> None:
