@@ -21,7 +21,9 @@ Progress = Callable[[str], None]
 
 #: A simulation loses nothing, but it may be slow: seconds of this machine before an answer is missed.
 _SIMULATION_TIMEOUT = 120.0
-_SERIAL_TIMEOUT = 2.0
+#: A board answers a frame within 10 ms; the simulated one behind a pseudo-terminal takes up to about half a second on a loaded
+#: machine. Silence for all attempts together, 26 s, ends it.
+_SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
 
 _FORMS = "'sim:PRESET', 'golden:PRESET' or 'serial:PORT'"
 
@@ -62,7 +64,7 @@ def _open_serial(name: str, rest: str) -> Device:
         raise DeviceError("a serial device needs a port, such as serial:/dev/ttyUSB0")
     baud = int(match[2]) if match[2] else preset(DEFAULT_PRESET).uart_baud
     hint = f" (at {baud} baud; serial:PORT@BAUD chooses another rate)"
-    transport = LinkTransport(SerialPipe(match[1], baud), name, timeout=_SERIAL_TIMEOUT, attempts=6, hint=hint)
+    transport = LinkTransport(SerialPipe(match[1], baud), name, timeout=_SERIAL_TIMEOUT, attempts=_SERIAL_ATTEMPTS, hint=hint)
     return _device(transport)
 
 

@@ -36,6 +36,9 @@ _LONGEST_FRAME = HEADER_BYTES + 4 * MAX_WORDS + CRC_BYTES + _FRAMING_BYTES
 #: Frames in flight: far below the 128 within which the device knows a repeat.
 _WINDOW_FRAMES = 48
 
+#: How much longer to wait after a vain attempt.
+_GROWTH = 1.5
+
 
 @dataclass(frozen=True)
 class Response:
@@ -100,7 +103,8 @@ class LinkTransport(Transport):
     name:
         For messages, as the user wrote it.
     timeout:
-        Seconds without a response after which what is unanswered is sent again; grows by half with each vain attempt.
+        Seconds without a response after which what is unanswered is sent again. They grow by half with each vain attempt, and
+        shrink again by as much with each transfer that needs none: a slow device is soon given the time that it needs.
     attempts:
         How often that happens without any progress before :class:`~systola.errors.LinkError`.
     hint:
@@ -123,7 +127,7 @@ class LinkTransport(Transport):
             raise ValueError(f"timeout must be positive and attempts at least 1, not {timeout} and {attempts}")
         self._pipe = pipe
         self._name = name
-        self._timeout = timeout
+        self._timeout = self._patience = timeout
         self._attempts = attempts
         self._hint = hint
         self._clock = clock
@@ -185,9 +189,10 @@ class LinkTransport(Transport):
     def _synchronise(self) -> None:
         """Agree on a sequence number; whatever an earlier session left on the line is older than the answer and is skipped."""
         self._heard = False
+        # Repeats are all alike, so that a late answer is as good as a quick one: the device executes them all before what follows.
+        nonce = next(self._nonces) & 0xFFFF_FFFF
+        sequence = (self._sequence + 1) & 0xFF
         for _ in range(self._attempts):
-            nonce = next(self._nonces) & 0xFFFF_FFFF
-            sequence = (self._sequence + 1) & 0xFF
             # The leading delimiter ends whatever half frame the device still holds.
             self._pipe.write(b"\0" + encode_request(sequence, LinkOperation.SYNC, nonce, 1))
             deadline = self._clock() + self._timeout / 4
@@ -197,7 +202,7 @@ class LinkTransport(Transport):
                         self._sequence = (sequence + 1) & 0xFF
                         self._synchronised = True
                         return
-            self._sequence = sequence
+        self._sequence = sequence
         if self._heard:
             raise LinkError(f"{self._name} sends bytes that are not a Systola device's answers{self._hint}")
         raise LinkError(f"{self._name} does not answer: no Systola device is there, or it is not configured{self._hint}")
@@ -212,6 +217,7 @@ class LinkTransport(Transport):
         first_sequence = self._sequence
         base = following = 0  # the oldest unanswered request, and the next one to be sent
         vain = 0
+        undisturbed = True
         deadline = 0.0
         while base < len(requests):
             burst = bytearray()
@@ -223,10 +229,12 @@ class LinkTransport(Transport):
                 following += 1
             if burst:
                 self._pipe.write(bytes(burst))
-                deadline = self._clock() + self._timeout * 1.5**vain
+                deadline = self._clock() + self._patience
             responses = self._receive(max(0.0, deadline - self._clock()))
             if not responses and self._clock() >= deadline:
                 vain += 1
+                undisturbed = False
+                self._patience = min(self._patience * _GROWTH, self._timeout * _GROWTH ** (self._attempts - 1))
                 if vain >= self._attempts:
                     raise LinkError(f"{self._name} stopped answering: {vain} attempts without a good answer")
                 self.resends += following - base
@@ -251,12 +259,14 @@ class LinkTransport(Transport):
                 if answers[index] is None:
                     answers[index] = response.data
                     vain = 0
-                    deadline = self._clock() + self._timeout
+                    deadline = self._clock() + self._patience
             while base < len(requests) and answers[base] is not None:
                 base += 1
             following = max(following, base)
         self._sequence = (first_sequence + len(requests)) & 0xFF
         self._synchronised = True
+        if undisturbed:
+            self._patience = max(self._timeout, self._patience / _GROWTH)
         return [answer for answer in answers if answer is not None]
 
     def _fits(self, flight: Sequence[_Request]) -> bool:

@@ -10,6 +10,9 @@ from systola.errors import LinkError
 
 __all__ = ["SerialPipe"]
 
+#: A cable takes bytes at its own rate, whoever listens; only a pseudo-terminal makes its writer wait for the simulation behind it.
+_WRITE_SECONDS = 60.0
+
 
 class SerialPipe:
     """The serial port ``port`` at ``baud`` bits a second, 8N1, for this process alone.
@@ -20,7 +23,7 @@ class SerialPipe:
     def __init__(self, port: str, baud: int) -> None:
         self._port = port
         try:
-            self._serial = serial.Serial(port, baud, timeout=0, write_timeout=10, exclusive=True)
+            self._serial = serial.Serial(port, baud, timeout=0, write_timeout=_WRITE_SECONDS, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
             raise LinkError(_opening_sentence(port, baud, error)) from error
         self._serial.reset_input_buffer()

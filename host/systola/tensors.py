@@ -93,7 +93,8 @@ def _typed(values: npt.NDArray[np.generic], binding: Binding, float_io: bool) ->
     if not float_io:
         if values.dtype != np.int8:
             raise InputError(
-                f"input {binding.name!r} is int8, but {values.dtype} was given: convert it, or use float mode for real values"
+                f"input {binding.name!r} is int8, but {values.dtype} was given: "
+                "convert it, or use float mode (--float, float_io) for real values"
             )
         return values.astype(np.int8, copy=False)
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):

@@ -5,55 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
-import tty
 from collections.abc import Iterator
 
 import pytest
 import serial
-from support.link_model import ModelDevice
+from support.terminal import Terminal, golden_device
 
 import systola
 from systola.serial_pipe import SerialPipe, _opening_sentence
 from systola_firmware.config import preset
-from systola_firmware.memory_map import REGISTER_BYTES, REGISTERS, read_only_values
-
-
-class Terminal:
-    """A pseudo-terminal with ``device`` behind it, served by a thread."""
-
-    def __init__(self, device: ModelDevice | None) -> None:
-        self.device = device
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        self.port = os.ttyname(self._slave)
-        self._open = True
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while self._open:
-            data = os.read(self._master, 4096)
-            answer = b"login:\n" if self.device is None else self.device.feed(data)
-            if answer:
-                os.write(self._master, answer)
-
-    def close(self) -> None:
-        self._open = False
-        os.write(self._slave, b"\0")  # wakes the thread, which then sees the end
-        self._thread.join()
-        os.close(self._master)
-        os.close(self._slave)
 
 
 @pytest.fixture
 def board() -> Iterator[Terminal]:
-    memory = bytearray(REGISTER_BYTES)
-    for name, value in read_only_values(preset("tiny-8x4")).items():
-        memory[REGISTERS[name].offset : REGISTERS[name].offset + 4] = value.to_bytes(4, "little")
-    terminal = Terminal(ModelDevice(memory))
-    yield terminal
-    terminal.close()
+    with Terminal(golden_device(preset("tiny-8x4"))) as terminal:
+        yield terminal
 
 
 def test_a_board_on_a_serial_port_says_what_it_is(board: Terminal) -> None:
@@ -72,12 +38,9 @@ def test_a_busy_port_is_named(board: Terminal) -> None:
 
 
 def test_a_device_that_speaks_otherwise_is_told_with_the_baud_rate() -> None:
-    terminal = Terminal(None)
-    try:
+    with Terminal(lambda _data: b"login:\n") as terminal:
         with pytest.raises(systola.LinkError, match=r"not a Systola device's answers \(at 9600 baud"):
             systola.open(f"serial:{terminal.port}@9600")
-    finally:
-        terminal.close()
 
 
 def test_a_cable_that_is_pulled_is_named() -> None:

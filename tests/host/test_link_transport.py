@@ -101,6 +101,60 @@ def test_lost_responses_do_not_repeat_a_write() -> None:
     assert transport.read(0, 4) == b"\1\2\3\4"
 
 
+class SlowPipe:
+    """A line without damage to a device that takes ``seconds_a_byte`` of virtual time for each byte, in both directions."""
+
+    def __init__(self, seconds_a_byte: float) -> None:
+        self.device = ModelDevice(bytearray(MEMORY_BYTES))
+        self.seconds_a_byte = seconds_a_byte
+        self.now = self.free = 0.0
+        self.line: list[tuple[float, int]] = []  # when it is there, and the byte
+
+    def write(self, data: bytes, /) -> None:
+        for byte in data:
+            self.free = max(self.free, self.now) + self.seconds_a_byte
+            for answered in self.device.feed(bytes([byte])):
+                self.free += self.seconds_a_byte
+                self.line.append((self.free, answered))
+
+    def read(self, timeout: float, /) -> bytes:
+        self.now = min(self.now + timeout, max(self.now, self.line[0][0])) if self.line else self.now + timeout
+        received = bytes(byte for when, byte in self.line if when <= self.now)
+        del self.line[: len(received)]
+        return received
+
+    def clock(self) -> float:
+        return self.now
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_device_slower_than_the_timeout_is_served_all_the_same() -> None:
+    pipe = SlowPipe(1 / 100)  # 2.5 s a frame
+    transport = LinkTransport(pipe, "model", timeout=2.0, attempts=5, clock=pipe.clock)
+    data = random.Random(3).randbytes(MEMORY_BYTES)
+    for start in range(0, MEMORY_BYTES, 1024):
+        transport.write(start, data[start : start + 1024])
+    assert pipe.device.memory == data
+    assert set(pipe.device.writes.values()) == {1}
+
+
+def test_an_answer_to_sync_is_taken_when_it_is_late() -> None:
+    pipe = SlowPipe(1 / 28)  # 1 s for SYNC and its answer: twice the share of the timeout that it has
+    LinkTransport(pipe, "model", timeout=2.0, attempts=5, clock=pipe.clock)
+    assert pipe.now < 2.0
+
+
+def test_a_device_as_slow_as_the_simulation_on_a_loaded_machine_is_never_resent_to() -> None:
+    pipe = SlowPipe(1 / 200)  # more than a second a frame
+    transport = LinkTransport(pipe, "model", timeout=2.0, attempts=5, clock=pipe.clock)
+    data = random.Random(4).randbytes(MEMORY_BYTES)
+    transport.write(0, data)
+    assert transport.read(0, MEMORY_BYTES) == data
+    assert transport.resends == 0
+
+
 def test_an_address_without_memory_is_named_and_the_link_lives_on() -> None:
     transport, _, _ = connect(Damage(), 3)
     with pytest.raises(AddressError, match=r"no memory there: READ of 0x00002000 to 0x00002004"):
