@@ -95,7 +95,7 @@ def convolution_requantization(input_scale: float, weight_scales: Sequence[float
     """CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED: ``double(s_in) · double(s_w) / double(s_out)`` for each channel, or for all.
 
     The product is not rounded to float32, not even in a per-tensor FULLY_CONNECTED, where other builds of these kernels do so:
-    ``test_fully_connected_keeps_the_product_in_double`` has the witness.
+    ``tests/firmware/test_convolution_multipliers.py`` has the witnesses.
     """
     return _requantization([input_scale * weight_scale / output_scale for weight_scale in weight_scales])
 

@@ -1,4 +1,7 @@
-"""Multipliers, ranges and tables against TFLM's kernels and against exact arithmetic."""
+"""Multipliers, ranges and tables against TFLM's kernels and against exact arithmetic.
+
+The last bit of multipliers and ranges: ``test_convolution_multipliers.py``, ``test_elementwise_multipliers.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from support.builder import ModelBuilder
 from support.oracle import Oracle
 
 from systola_firmware import lookup_tables
-from systola_firmware.graph import Int8Array, Requantization, Tensor
+from systola_firmware.graph import Int8Array, Tensor
 from systola_firmware.quantization import (
     Activation,
     QuantizationError,
@@ -75,42 +77,6 @@ def test_requantize_rounds_twice() -> None:
     assert requantize(values * 2, 1 << 30, -1).tolist() == [-2, -1, -1, 0, 1, 1, 2]  # the second half away from zero
 
 
-def _requantized(sums: npt.ArrayLike, by: Requantization) -> npt.NDArray[np.int64]:
-    return requantize(sums, int(by.multiplier[0]), int(by.shift[0]))
-
-
-def _telling_sums(double: Requantization, single: Requantization) -> npt.NDArray[np.int32]:
-    """Accumulators that two nearly equal multipliers requantize differently: near the ties, if at all."""
-    real = int(double.multiplier[0]) * 2.0 ** (int(double.shift[0]) - 31)
-    ties = np.array([round((output + 0.5) / real) for output in range(-100, 100)])
-    sums = (ties[:, np.newaxis] + np.arange(-3, 4)).reshape(-1).astype(np.int32)
-    return sums[_requantized(sums, double) != _requantized(sums, single)]
-
-
-def test_fully_connected_keeps_the_product_in_double() -> None:
-    """Per-tensor FULLY_CONNECTED: sums chosen so that a product rounded to float32 would show."""
-    generator = np.random.default_rng(7)
-    compared = 0
-    for _ in range(60):
-        source, weight = (float(np.float32(10**exponent)) for exponent in generator.uniform(-3, -1, 2))
-        target = float(np.float32(source * weight / 10 ** generator.uniform(-7, -5)))
-        product = float(np.float32(source * weight))
-        double = convolution_requantization(source, [weight], target)
-        sums = _telling_sums(double, convolution_requantization(1.0, [product], target))
-        if not sums.size:
-            continue
-        model = ModelBuilder()
-        features = model.activation((1, 1), source, 0)
-        weights = model.constant(np.zeros((len(sums), 1), np.int8), scale=[weight])
-        bias = model.constant(sums, scale=[product])
-        output = model.activation((1, len(sums)), target, 0)
-        model.operator("FULLY_CONNECTED", [features, weights, bias], [output], fusedActivationFunction=0, keepNumDims=False)
-        (answer,) = Oracle(model.finish([features], [output])).run(np.zeros((1, 1), np.int8))
-        assert np.array_equal(answer.reshape(-1), _requantized(sums, double))
-        compared += len(sums)
-    assert compared > 500
-
-
 def test_a_multiplier_beyond_the_engine_is_refused() -> None:
     assert convolution_requantization(1.0, [63.0], 1.0).shift[0] == 6
     with pytest.raises(QuantizationError, match="multiplier of 64, and the engine's largest is 64"):
@@ -146,28 +112,13 @@ TABLES: list[tuple[str, Callable[[Tensor, Tensor], Int8Array]]] = [
 def test_tables_equal_tflm(operator: str, table: Callable[[Tensor, Tensor], Int8Array]) -> None:
     generator = np.random.default_rng(11)
     fixed = {"LOGISTIC": tensor(1 / 256, -128), "TANH": tensor(1 / 128, 0)}
-    scales = [*(10 ** generator.uniform(-5, 1.3, 150)), 7.99, 8.0, 15.9, 16.0, 40.0, 1 / 16, 2**-8]
+    powers = 2.0 ** np.arange(-20, 7)
+    scales = [*(10 ** generator.uniform(-5, 1.3, 100)), *powers, *np.nextafter(powers, 0, dtype=np.float32), 7.99, 15.9, 40.0]
     for scale in scales:
         source = tensor(scale, int(generator.choice([-128, 127, 0, *generator.integers(-128, 128, 3)])))
         other = tensor(scale * 2 ** generator.uniform(-6, 6), int(generator.integers(-128, 128)))
         for target in (fixed.get(operator, other), fixed.get(operator, source)):
             assert np.array_equal(table(source, target), tflm_table(operator, source, target)), (source, target)
-
-
-def test_relu_takes_the_ratio_of_scales_as_a_double() -> None:
-    """Ratios where a float32 quotient gives another answer: half a step at some input."""
-    generator = np.random.default_rng(5)
-    found = 0
-    while found < 10:
-        target = tensor(10 ** generator.uniform(-4, 0), -128)
-        source = tensor(target.scale * (generator.integers(0, 200) + 0.5) / generator.integers(1, 200), -128)
-        single = float(np.float32(source.scale) / np.float32(target.scale))
-        centred = np.arange(256)
-        narrow, wide = (requantize(centred, *quantize_multiplier(ratio)) for ratio in (single, source.scale / target.scale))
-        if np.array_equal(np.minimum(narrow, 255), np.minimum(wide, 255)):
-            continue
-        found += 1
-        assert np.array_equal(lookup_tables.relu_table(source, target), tflm_table("RELU", source, target))
 
 
 def test_logistic_wants_its_zero_point() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from support.builder import ModelBuilder
@@ -46,6 +48,27 @@ def test_equals_tflm(classes: int) -> None:
                 values = rows_of(rng, rows, classes, real_scale * beta)
                 (expected,) = reference.run(values)
                 np.testing.assert_array_equal(softmax(values, real_scale, beta), expected, err_msg=f"{real_scale} {beta}")
+
+
+def test_beta_is_float32_and_its_product_with_the_scale_a_double() -> None:
+    """Two classes whose share lies near a tie: a product rounded to float32 gives another answer."""
+    generator = np.random.default_rng(3)
+    found = 0
+    for _ in range(25):
+        share, distance, beta = generator.integers(20, 120) + 0.5, int(generator.integers(20, 255)), generator.uniform(0.3, 3)
+        centre = np.float32(math.log((256 - share) / share) / distance / beta)
+        row = np.array([[127, 127 - distance]], np.int8)
+        for ulps in range(-20, 20):
+            scale = float(centre + np.float32(ulps) * np.spacing(centre))
+            answer = softmax(row, scale, beta)
+            narrow = softmax(row, float(np.float32(beta) * np.float32(scale)))
+            if not np.array_equal(answer, narrow):
+                (expected,) = oracle(1, 2, scale, beta).run(row)
+                np.testing.assert_array_equal(answer, expected)
+                assert not np.array_equal(narrow, expected)
+                found += 1
+                break
+    assert found > 4
 
 
 def test_more_than_512_equal_classes_share_nothing() -> None:
