@@ -46,8 +46,11 @@ class Requantizer(Component):
     and 7 + max(-s, 0) for the others. Dropping p's low bits first does not change a floor; where there is no second rounding,
     n = 7, the half lies in the zero bits and vanishes, and so does the one that ``away`` subtracts.
 
-    Resources: four 18 × 18 multipliers (16 × 16 bits with signs), one 48-bit, one 40-bit and one 33-bit adder, a 38-place shifter
-    in two halves.
+    The product of 32 × 32 bits is made of three, not four, products of halves (A. Karatsuba, Y. Ofman, "Multiplication of
+    multidigit numbers on automata", 1962): multipliers are what an engine runs out of first.
+
+    Resources: three 18 × 18 multipliers, two 16-bit adders, one 48-bit, one 40-bit and two 33-bit adders, a 38-place shifter in
+    two halves.
 
     Attributes
     ----------
@@ -72,7 +75,9 @@ class Requantizer(Component):
         a = Signal(signed(32))
         q = Signal(signed(32))
         shifts_left = ~shift[-1] & ~is_single
-        m.d.sync += [a.eq(self.i_value << Mux(shifts_left, shift[:3], 0)), q.eq(self.i_factor.multiplier)]
+        shifted = Signal(signed(32))
+        m.d.comb += shifted.eq(self.i_value << Mux(shifts_left, shift[:3], 0))
+        m.d.sync += [a.eq(shifted), q.eq(self.i_factor.multiplier)]
         n = [Signal(range(_SHIFT_LIMIT + 1), name=f"n_{cycle}") for cycle in range(1, 7)]
         single = [Signal(name=f"single_{cycle}") for cycle in range(1, 5)]
         double = [Signal(name=f"double_{cycle}") for cycle in range(1, 5)]
@@ -85,15 +90,21 @@ class Requantizer(Component):
             for earlier, later in itertools.pairwise(chain):
                 m.d.sync += later.eq(earlier)
 
-        # cycle 2: products of halves, each of 16 bits and a sign
+        # Halves of 16 bits and a sign; with cycle 1, each operand's sum of halves: 18 bits, the width of the FPGA's multipliers.
         a_low, a_high, q_low, q_high = a[:16], a[16:].as_signed(), q[:16], q[16:].as_signed()
-        low, high = Signal(32), Signal(signed(32))
-        cross_a, cross_q = Signal(signed(33)), Signal(signed(33))
-        m.d.sync += [low.eq(a_low * q_low), high.eq(a_high * q_high), cross_a.eq(a_low * q_high), cross_q.eq(a_high * q_low)]
+        a_sum, q_sum = Signal(signed(18)), Signal(signed(18))
+        m.d.sync += [
+            a_sum.eq(shifted[:16] + shifted[16:].as_signed()),
+            q_sum.eq(self.i_factor.multiplier[:16] + self.i_factor.multiplier[16:].as_signed()),
+        ]
 
-        # cycle 3: the crosswise products summed
+        # cycle 2: products of low halves, of high halves and of the sums, which is all four products of halves together
+        low, high, every = Signal(32), Signal(signed(32)), Signal(signed(36))
+        m.d.sync += [low.eq(a_low * q_low), high.eq(a_high * q_high), every.eq(a_sum * q_sum)]
+
+        # cycle 3: the two crosswise products, as what is left of all four
         outer, cross = Signal(signed(64)), Signal(signed(33))
-        m.d.sync += [outer.eq(Cat(low, high)), cross.eq(cross_a + cross_q)]
+        m.d.sync += [outer.eq(Cat(low, high)), cross.eq(every - low - high)]
 
         # cycle 4: the whole product
         product = Signal(signed(64))

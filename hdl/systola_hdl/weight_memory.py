@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
 from systola_firmware.config import Config
 from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import Bus, WeightRead
+from systola_hdl.segmented_memory import SegmentedMemory
 
 __all__ = ["WeightMemory"]
 
@@ -32,8 +32,8 @@ class WeightMemory(Component):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        #: 32-bit banks, for inspection by tests: byte ``a`` of word ``w`` is byte ``a % 4`` of ``banks[a // 4].data[w]``.
-        self.banks = [Memory(shape=32, depth=config.weight_words, init=[]) for _ in range(config.weight_word_bytes // 4)]
+        #: 32-bit banks, for tests to fill: byte ``a`` of word ``w`` is byte ``a % 4`` of word ``w`` of ``banks[a // 4]``.
+        self.banks = [SegmentedMemory(config.weight_words) for _ in range(config.weight_word_bytes // 4)]
         super().__init__({"read_post": In(WeightRead(config)), "read_loader": In(WeightRead(config)), "host": In(Bus())})
 
     def elaborate(self, _platform: object) -> Elaboratable:
@@ -60,10 +60,14 @@ class WeightMemory(Component):
         words = []
         for index, bank in enumerate(self.banks):
             m.submodules[f"bank{index}"] = bank
-            read, write = bank.read_port(), bank.write_port()
-            m.d.comb += [read.en.eq(1), read.addr.eq(address), write.addr.eq(write_address), write.data.eq(write_data)]
-            m.d.comb += write.en.eq(delayed(m, accepted & request.payload.write & (host_bank == index), 1, f"write{index}", init=0))
-            words.append(delayed(m, read.data, 1, f"word{index}"))
+            writes = delayed(m, accepted & request.payload.write & (host_bank == index), 1, f"write{index}", init=0)
+            m.d.comb += [
+                bank.read_address.eq(address),
+                bank.write_address.eq(write_address),
+                bank.write_data.eq(write_data),
+                bank.write_enable.eq(writes),
+            ]
+            words.append(delayed(m, bank.read_data, 1, f"word{index}"))
         word = Cat(*words)
         for client, taken in ((post, post.valid), (loader, loader.valid & ~post.valid)):
             m.d.comb += [client.data.eq(word), client.data_valid.eq(delayed(m, taken, self.read_latency, "taken", init=0))]

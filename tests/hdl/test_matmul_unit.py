@@ -48,7 +48,7 @@ class Bench(Elaboratable):
         for index, lane in enumerate(self.activation.lanes):
             lane.data.init = [int(v) & 0xFF for v in self.activations[index :: config.rows]]
         for index, bank in enumerate(self.weight.banks):
-            bank.data.init = self.weights[:, 4 * index : 4 * index + 4].copy().view("<u4").reshape(-1).tolist()
+            bank.fill(self.weights[:, 4 * index : 4 * index + 4].copy().view("<u4").reshape(-1).tolist())
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()

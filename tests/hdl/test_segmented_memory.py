@@ -1,0 +1,67 @@
+"""SegmentedMemory against a list, for depths that split in every way."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from systola_hdl.segmented_memory import SegmentedMemory, segment_depths
+
+
+@pytest.mark.parametrize(
+    ("depth", "smallest", "expected"),
+    [
+        (8704, 512, [8192, 512]),
+        (4096, 512, [4096]),
+        (34, 512, [34]),
+        (1, 512, [1]),
+        (1000, 512, [512, 488]),
+        (7000, 512, [4096, 2048, 512, 344]),
+        (13, 1, [8, 4, 1]),
+        (13, 4, [8, 4, 1]),
+        (14, 8, [8, 6]),
+    ],
+)
+def test_depths(depth: int, smallest: int, expected: list[int]) -> None:
+    assert segment_depths(depth, smallest) == expected
+
+
+def test_bad_sizes() -> None:
+    with pytest.raises(ValueError, match="depth must be at least 1, not 0"):
+        SegmentedMemory(0)
+    with pytest.raises(ValueError, match="smallest must be a power of two, not 3"):
+        SegmentedMemory(8, smallest=3)
+
+
+@pytest.mark.parametrize(("depth", "smallest"), [(1, 512), (13, 1), (13, 4), (14, 8), (16, 4), (34, 512)])
+def test_against_list(depth: int, smallest: int) -> None:
+    rng = random.Random(depth)
+    dut = SegmentedMemory(depth, smallest=smallest)
+    words = [rng.getrandbits(32) for _ in range(depth)]
+    dut.fill(words)
+    wrote_where_it_read = 0
+
+    async def bench(ctx: object) -> None:
+        nonlocal wrote_where_it_read
+        expected = None
+        for _ in range(60 * depth):
+            read, write, enable, data = rng.randrange(depth), rng.randrange(depth), rng.getrandbits(1), rng.getrandbits(32)
+            ctx.set(dut.read_address, read)
+            ctx.set(dut.write_enable, enable)
+            ctx.set(dut.write_address, write)
+            ctx.set(dut.write_data, data)
+            if expected is not None:
+                assert ctx.get(dut.read_data) == expected
+            expected = words[read]  # the old word, even if it is written in this cycle
+            if enable:
+                wrote_where_it_read += read == write
+                words[write] = data
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert wrote_where_it_read > 5
