@@ -5,10 +5,12 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 PRESET ?= ulx3s-85f
+BLOCK  ?= board
+SEED   ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint sim bench verilog docs clean
+.PHONY: help setup demo test test-full lint sim bench verilog synth docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 	@mkdir -p build/verilog
 	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
 	@echo build/verilog/$(PRESET).v
+
+synth: $(READY) ## what BLOCK=board takes of the ULX3S's FPGA (ROUTE=1: and its clock; needs Yosys, see docs/boards.md)
+	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) --seed $(SEED) $(if $(ROUTE),--route)
 
 docs: $(READY) ## write the documents that are generated from the definitions
 	$(PYTHON) -m systola_firmware.docs

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """SegmentedMemory against a list, for depths that split in every way."""
 
 from __future__ import annotations
