@@ -152,13 +152,22 @@ def profile(model: ModelArgument, device: DeviceOption = DEFAULT_DEVICE) -> None
 def sim(
     preset: PresetOption = DEFAULT_PRESET,
     serial: Annotated[bool, typer.Option("--serial", help="Serve the board behind a pseudo-terminal until Ctrl-C.")] = False,
+    divisor: Annotated[
+        int | None,
+        typer.Option("--divisor", help="Clock cycles a bit of the simulated line: the quickest unless told, 0 for a real cable's."),
+    ] = None,
 ) -> None:
     """Build the simulated board; with --serial run it as if it hung on a cable."""
-    from systola.simulation import build_board, serve_board
+    from systola.simulation import build_board, line_divisor, serve_board
 
     config = _preset(preset)
+    cycles = line_divisor(divisor, config)
     if serial:
-        serve_board(config, _err, lambda port: typer.echo(f"{port}\nTry: systola info --device serial:{port}"))
+        speed = (
+            f"{cycles} clock cycles a bit; a real cable has {config.uart_divisor}, `--divisor {config.uart_divisor}` simulates that"
+        )
+        hint = f"Try: systola info --device serial:{{}}\nCtrl-C ends it. The line is simulated at {speed}."
+        serve_board(config, cycles, _err, lambda port: typer.echo(f"{port}\n{hint.format(port)}"))
     else:
         typer.echo(f"The simulated {config.name} is ready: {build_board(config, _err)}")
 

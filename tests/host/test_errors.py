@@ -146,6 +146,12 @@ def test_a_port_that_another_program_has_opened_is_named(run: list[object]) -> N
         assert refused(*run, f"serial:{terminal.port}") == f"{terminal.port} is in use by another program"
 
 
+@pytest.mark.parametrize("divisor", [3, 65536, -1])
+def test_a_simulated_line_that_the_board_cannot_run_at_is_refused(divisor: int) -> None:
+    sentence = refused("sim", "--serial", "--divisor", divisor)
+    assert sentence == f"--divisor must be 0 or from 4 to 65535 clock cycles a bit, not {divisor}"
+
+
 def test_a_board_that_does_not_answer_is_named(run: list[object]) -> None:
     with Terminal(lambda _data: b"") as terminal:
         assert "does not answer" in refused(*run, f"serial:{terminal.port}")
