@@ -51,6 +51,7 @@ class VirtualBoard:
         tty.setraw(self._slave)  # no echo, no newline translation; kept open, so that clients may come and go
         os.set_blocking(self._master, False)
         self._wake_receiver, self._wake_sender = os.pipe()
+        os.set_blocking(self._wake_sender, False)
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._open = True
@@ -73,6 +74,11 @@ class VirtualBoard:
     def framing_errors(self) -> int:
         """Bad frames on the board's UART output: 0 unless the gateware is wrong."""
         return self._harness.framing_errors
+
+    @property
+    def wake_descriptor(self) -> int:
+        """A byte written here ends :meth:`serve`."""
+        return self._wake_sender
 
     def start(self) -> None:
         """Serve the terminal from a thread of its own. Raises ``RuntimeError`` when that is done already."""
@@ -135,10 +141,14 @@ def serve(board: VirtualBoard, announce: Callable[[str], None] = print) -> None:
         board.stop()
 
     previous = {number: signal.signal(number, finish) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal that comes just before the select call would be seen only after it: Python's handler runs between its instructions.
+    # The interpreter itself writes into this descriptor at once.
+    previous_descriptor = signal.set_wakeup_fd(board.wake_descriptor, warn_on_full_buffer=False)
     try:
         announce(board.port)
         board.serve()
     finally:
+        signal.set_wakeup_fd(previous_descriptor)
         for number, handler in previous.items():
             signal.signal(number, handler)
         board.close()
