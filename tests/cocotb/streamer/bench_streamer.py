@@ -191,6 +191,15 @@ async def long_passes_have_no_bubble(dut: Any) -> None:
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
+async def short_jobs_of_one_tile_have_no_pause(dut: Any) -> None:
+    """Positions come again in another half of the accumulators: the shortest pass is a rule within a job only."""
+    loops = dict.fromkeys(STREAM_LOOPS, (1, 0)) | {"block": (3, 9), "group": (2, 4)}
+    bench = Bench(dut, random.Random(6), 0.0)
+    await bench.run([Instruction(100, loops)])
+    assert bench.issued == list(range(bench.issued[0], bench.issued[0] + 6))
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def stops_at_an_address_outside(dut: Any) -> None:
     for base, step in ((CONFIG.activation_bytes - 3, 1), (2, -1)):
         loops = dict.fromkeys(STREAM_LOOPS, (1, 0)) | {"x": (9, step)}
