@@ -201,3 +201,24 @@ def test_layer_costs_are_differences_between_marks() -> None:
         ("first", 30, 5),
         ("second", 40, 1),
     ]
+
+
+def test_constants_are_written_at_their_places(device: systola.Device) -> None:
+    program = dataclasses.replace(small_program(CONFIG), constants=((64, b"\1\2\3\4\5"), (128, b"\6\7\x08\x09")))
+    device.load(program)
+    for address, data in program.constants:
+        held = device.transport.read(Region.ACTIVATION.base + address, -(-len(data) // 4) * 4)
+        assert held == data + bytes(len(held) - len(data))
+
+
+def test_marks_beyond_the_trace_are_not_read() -> None:
+    transport = Altered(marks=CONFIG.trace_marks + 3)
+    session = systola.Device(transport).load(small_program(CONFIG))
+    session.run(VALUES)  # reading more would be refused: no memory there
+    assert len(session._marks) == CONFIG.trace_marks
+
+
+def test_a_device_that_does_not_start_is_told() -> None:
+    session = systola.Device(Altered(status=0)).load(small_program(CONFIG))
+    with pytest.raises(systola.DeviceError, match="did not start the program"):
+        session.run(VALUES)
