@@ -80,7 +80,7 @@ BENCHES = (
     Bench("array", SystolicArray, preset("tiny-8x4").replace(**SMALL), 2),
     Bench("array", SystolicArray, preset("tiny-4x4").replace(**SMALL, hop_registers=2, name="4x4-two-registers-a-hop"), 2),
     Bench("streamer", Streamer, preset("tiny-8x4").replace(**SMALL), 5),
-    Bench("post_processor", post_unit, preset("tiny-8x4").replace(**SMALL), 3),
+    Bench("post_processor", post_unit, preset("tiny-8x4").replace(**SMALL), 4),
     Bench("uart_link", lambda _config: LinkOnPins(), preset("tiny-4x4"), 4),
 )
 

@@ -210,6 +210,20 @@ async def random_instructions(dut: Any, stall: float) -> None:
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
+async def rounds_halves_as_the_mode_says(dut: Any) -> None:
+    """Every eighth: random factors hardly ever meet a half, where alone the modes differ."""
+    bench = Bench(dut, random.Random(10), 0.3)
+    values = np.random.default_rng(10)
+    for rounding in ROUNDINGS:
+        operation, jobs = bench.post()
+        bench.weights[:] = 0  # no bias
+        exact = {"per_channel": 0, "multiplier": 1 << 30, "shift": -2, "rounding": rounding}
+        exact |= {"zero_point": 0, "minimum": -128, "maximum": 127}
+        small = [values.integers(-200, 200, job.shape).astype(np.int32) for job in jobs]
+        await bench.run([(Operation(Opcode.POST, {**operation.fields, **exact}), small)])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def stops_at_an_error(dut: Any) -> None:
     bench = Bench(dut, random.Random(9), 0.3)
     for code, opcode, change in (
