@@ -82,6 +82,22 @@ class SoftmaxStep:
 
 
 @dataclass(frozen=True)
+class State:
+    """A region of the activation memory that a recurrent layer keeps between calls; ``initial`` is what a reset writes there.
+
+    ``name`` says what it is, for instance ``lstm_0 cell``. ``index`` is the state tensor's number in the model file; ``shape`` and
+    ``dtype`` (``"int8"`` or ``"int16"``) are how to read the region.
+    """
+
+    name: str
+    address: int
+    initial: bytes
+    shape: tuple[int, ...]
+    dtype: str
+    index: int = -1
+
+
+@dataclass(frozen=True)
 class LayerRecord:
     """One layer of the program, for reports and for stopping after it.
 
@@ -120,6 +136,8 @@ class Program:
     softmax: tuple[SoftmaxStep, ...] = ()
     activation_bytes_used: int = 0
     notes: tuple[str, ...] = field(default=())  #: what the report says, e.g. which operator the driver runs
+    states: tuple[State, ...] = ()  #: of recurrent layers, in order
+    stateful: bool = False  #: the program continues from ``states`` rather than from their initial values
 
     @property
     def macs(self) -> int:
