@@ -25,8 +25,11 @@ from systola_firmware.graph import (
 )
 from systola_firmware.isa import IsaError, Opcode, Operation
 from systola_firmware.layout import TensorLayout
-from systola_firmware.lowering_matmul import lower_convolution, lower_depthwise
-from systola_firmware.lowering_vector import border_fills, lower_add, lower_copy, lower_lookup, lower_pad, lower_pool
+from systola_firmware.lowering_depthwise import lower_depthwise
+from systola_firmware.lowering_fill import border_fills, lower_pad
+from systola_firmware.lowering_matmul import lower_convolution
+from systola_firmware.lowering_pool import lower_pool
+from systola_firmware.lowering_vector import lower_add, lower_copy, lower_lookup
 from systola_firmware.program import Placement
 from systola_firmware.weights import WeightImage, table_entries
 

@@ -8,7 +8,6 @@ have zero weights.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from systola_firmware.config import Config
 from systola_firmware.errors import CompileError
-from systola_firmware.graph import Convolution, DepthwiseConvolution, Int8Array, Int32Array, Requantization
+from systola_firmware.graph import Convolution, DepthwiseConvolution, Int8Array, Int32Array
 from systola_firmware.isa import Opcode, Operation
 from systola_firmware.lowering_blocks import COUNT_LIMIT, Axis, Tiling, Work, cut_positions
 from systola_firmware.program import Placement
@@ -24,7 +23,6 @@ from systola_firmware.weights import (
     WeightImage,
     channel_parameters,
     dense_tiles,
-    diagonal_tiles,
     fold_zero_point,
     is_per_channel,
 )
@@ -65,7 +63,7 @@ def _loop(name: str, count: int, step: int) -> dict[str, int]:
     return {f"{name}_count": count, f"{name}_step": step if count > 1 else 0}
 
 
-def _pair(
+def emit_pair(
     layer: Convolution | DepthwiseConvolution, tiling: Tiling, reduction: Reduction, groups: ChannelGroups, config: Config
 ) -> list[Operation]:
     """MATMUL and POST for one tiling and up to 4095 groups."""
@@ -148,14 +146,6 @@ def kernel_rows_together(height: int, run: int, down: int, config: Config) -> in
     return min(height, (config.rows - run) // down + 1) if run <= config.rows else 1
 
 
-def dense_passes(layer: DepthwiseConvolution, source: Placement, config: Config) -> int:
-    """Tiles a group if a depthwise layer is computed as a dense convolution. Its kernel's columns are not dilated."""
-    height, width = int(layer.weights.shape[0]), int(layer.weights.shape[1])
-    run, down = width * source.shape[3], layer.dilation[0] * source.row_pitch
-    together = kernel_rows_together(height, run, down, config)
-    return -(-height // together) * -(-((together - 1) * down + run) // config.rows)
-
-
 def dense_reduction(layer: Convolution, source: Placement, config: Config) -> tuple[Reduction, Int8Array]:
     """Loops and tiles of a dense convolution; the tiles have shape ``[groups, passes, rows, columns]``."""
     outputs, height, width, channels = layer.weights.shape
@@ -196,7 +186,8 @@ def dense_reduction(layer: Convolution, source: Placement, config: Config) -> tu
     return reduction, tiles.reshape(groups, config.columns, reduction.passes, config.rows).transpose(0, 2, 3, 1)
 
 
-def _axes(layer: Convolution | DepthwiseConvolution, source: Placement, destination: Placement) -> list[Axis]:
+def window_axes(layer: Convolution | DepthwiseConvolution, source: Placement, destination: Placement) -> list[Axis]:
+    """Output positions of a convolution, outermost first, with their steps in the input."""
     n, h, w, _ = destination.shape
     return [
         Axis(n, source.image_pitch, destination.image_pitch),
@@ -205,7 +196,8 @@ def _axes(layer: Convolution | DepthwiseConvolution, source: Placement, destinat
     ]
 
 
-def _window_start(layer: Convolution | DepthwiseConvolution, source: Placement) -> int:
+def window_start(layer: Convolution | DepthwiseConvolution, source: Placement) -> int:
+    """Address of the first window: inside the border by the padding."""
     return source.address - layer.padding.top * source.row_pitch - layer.padding.left * source.pixel_pitch
 
 
@@ -249,13 +241,13 @@ def lower_convolution(
     elif layer.weights.shape[3] != source.shape[3]:
         raise CompileError(f"{layer.name} has {source.shape[3]} input channels in groups: grouped convolution is not supported")
     else:
-        axes = _axes(layer, source, destination)
+        axes = window_axes(layer, source, destination)
     reduction, tiles = dense_reduction(layer, source, config)
     outputs = layer.weights.shape[0]
     groups = ChannelGroups(
         weights=image.add(dense_tiles(tiles)),
-        parameters=image.add(_parameters(layer, layer.weights.sum(axis=(1, 2, 3), dtype=np.int64), config)),
-        source=_window_start(layer, source),
+        parameters=image.add(layer_parameters(layer, layer.weights.sum(axis=(1, 2, 3), dtype=np.int64), config)),
+        source=window_start(layer, source),
         destination=destination.address,
         source_step=0,
         destination_step=config.columns,
@@ -263,97 +255,10 @@ def lower_convolution(
     )
     work = Work(reduction.passes, -(-outputs // config.columns))
     tilings = cut_positions(axes, work, config)
-    return [operation for tiling in tilings for operation in _pair(layer, tiling, reduction, groups, config)]
+    return [operation for tiling in tilings for operation in emit_pair(layer, tiling, reduction, groups, config)]
 
 
-def _parameters(layer: Convolution | DepthwiseConvolution, sums: npt.NDArray[np.int64], config: Config) -> bytes:
+def layer_parameters(layer: Convolution | DepthwiseConvolution, sums: npt.NDArray[np.int64], config: Config) -> bytes:
+    """POST's parameters, the zero point folded in; ``sums`` are the sums of each channel's weights."""
     bias: Int32Array = fold_zero_point(layer.bias, sums, layer.inputs[0].zero_point)
     return channel_parameters(bias, layer.requantization, config)
-
-
-def as_convolution(layer: DepthwiseConvolution, channels: int) -> Convolution:
-    """The same arithmetic with dense weights ``[out, kernel_height, kernel_width, in]``, mostly zeros."""
-    height, width, outputs = layer.weights.shape
-    weights = np.zeros((outputs, height, width, channels), np.int8)
-    o = np.arange(outputs)
-    weights[o, :, :, o // (outputs // channels)] = layer.weights.transpose(2, 0, 1)
-    return Convolution(
-        layer.name,
-        layer.inputs,
-        layer.output,
-        layer.operators,
-        weights=weights,
-        bias=layer.bias,
-        requantization=layer.requantization,
-        stride=layer.stride,
-        dilation=layer.dilation,
-        padding=layer.padding,
-        minimum=layer.minimum,
-        maximum=layer.maximum,
-    )
-
-
-def lower_depthwise(
-    layer: DepthwiseConvolution, source: Placement, destination: Placement, image: WeightImage, config: Config
-) -> list[Operation]:
-    """MATMUL/POST pairs of a depthwise convolution.
-
-    Three ways. If so few channels are there that a chunk holds several taps: as a dense convolution. Multiplier 1: diagonal
-    tiles. Otherwise dense tiles with one tap each, in which ``columns`` output channels read the few input channels that they
-    need; the first of these is an affine function of the group only within every ``m / gcd(m, columns)``-th group, so there are
-    that many pairs.
-    """
-    height, width, outputs = layer.weights.shape
-    channels = source.shape[3]
-    multiplier = outputs // channels
-    if (layer.dilation[1] == 1 or width == 1) and dense_passes(layer, source, config) < height * width:
-        return lower_convolution(as_convolution(layer, channels), source, destination, image, config)
-    reduction = Reduction((width, layer.dilation[1] * channels), (height, layer.dilation[0] * source.row_pitch), (1, 0))
-    taps = layer.weights.reshape(height * width, outputs)
-    sums = taps.sum(axis=0, dtype=np.int64)
-    columns = config.columns
-    total = -(-outputs // columns)
-    period = multiplier // math.gcd(multiplier, columns)
-    pairs = []
-    for first in range(min(period, total)):
-        groups = range(first, total, period)
-        members = [np.arange(g * columns, min((g + 1) * columns, outputs)) for g in groups]
-        chosen = np.concatenate(members)
-        if multiplier == 1:
-            spread = np.zeros((height * width, total * columns), np.int8)
-            spread[:, :outputs] = taps
-            tiles = diagonal_tiles(spread.reshape(-1, total, columns).transpose(1, 0, 2), config)
-        else:
-            dense = np.zeros((len(groups), height * width, config.rows, columns), np.int8)
-            for index, own in enumerate(members):
-                dense[index, :, own // multiplier - own[0] // multiplier, own - own[0]] = taps[:, own].T
-            tiles = dense_tiles(dense)
-        subset = replace(
-            layer,
-            bias=layer.bias[chosen],
-            requantization=_select(layer.requantization, chosen),
-        )
-        pairs.append(
-            (
-                subset,
-                ChannelGroups(
-                    weights=image.add(tiles),
-                    parameters=image.add(_parameters(subset, sums[chosen], config)),
-                    source=_window_start(layer, source) + first * columns // multiplier,
-                    destination=destination.address + first * columns,
-                    source_step=columns // math.gcd(multiplier, columns),
-                    destination_step=columns * period,
-                    channels=chosen.size,
-                    diagonal=multiplier == 1,
-                ),
-            )
-        )
-    work = Work(reduction.passes, -(-total // period))
-    tilings = cut_positions(_axes(layer, source, destination), work, config)
-    return [op for tiling in tilings for subset, groups in pairs for op in _pair(subset, tiling, reduction, groups, config)]
-
-
-def _select(requantization: Requantization, channels: npt.NDArray[np.int64]) -> Requantization:
-    if not requantization.per_channel:
-        return requantization
-    return replace(requantization, multiplier=requantization.multiplier[channels], shift=requantization.shift[channels])

@@ -1,4 +1,4 @@
-"""Element-wise layers, pooling, copies and fills as VECTOR.
+"""Element-wise layers and copies as VECTOR, and the loops of every VECTOR.
 
 Every such operation is a nest of axes over contiguous runs of bytes. Runs that follow each other without a gap in all operands
 are merged, so that a dense tensor is one long run and no lane is wasted on its channels.
@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from systola_firmware.config import Config
-from systola_firmware.errors import CompileError
-from systola_firmware.graph import Add, Lookup, Pad, Pool, PoolKind
-from systola_firmware.isa import Combine, Opcode, Operation, Rounding
-from systola_firmware.layout import TensorLayout
+from systola_firmware.graph import Add, Lookup
+from systola_firmware.isa import Combine, Opcode, Operation
 from systola_firmware.lowering_blocks import COUNT_LIMIT
 from systola_firmware.program import Placement
 
@@ -125,7 +123,7 @@ def vectors(
     return result
 
 
-def _pixels(shape: tuple[int, int, int, int], a: Placement, b: Placement, d: Placement) -> list[Span]:
+def pixel_spans(shape: tuple[int, int, int, int], a: Placement, b: Placement, d: Placement) -> list[Span]:
     """Axes over images, rows and pixels of three placements of one shape."""
     n, h, w, _ = shape
     return [
@@ -163,7 +161,7 @@ def lower_add(layer: Add, first: Placement, second: Placement, destination: Plac
         "shift": int(requantization.shift[0]),
     }
     operands = [p if p.shape == destination.shape else reshaped(p, destination.shape) for p in (first, second)]
-    spans = _pixels(destination.shape, operands[0], operands[1], destination)
+    spans = pixel_spans(destination.shape, operands[0], operands[1], destination)
     return vectors((first.address, second.address, destination.address), spans, destination.shape[3], fields, config)
 
 
@@ -182,7 +180,7 @@ def lower_copy(source: Placement, destination: Placement, config: Config, *, tab
             destination = reshaped(destination, source.shape)
         else:
             return _copy_by_pixels(source, destination, fields, config)
-    spans = _pixels(source.shape, source, source, destination)
+    spans = pixel_spans(source.shape, source, source, destination)
     return vectors((source.address, source.address, destination.address), spans, source.shape[3], fields, config)
 
 
@@ -206,142 +204,4 @@ def _copy_by_pixels(source: Placement, destination: Placement, fields: Mapping[s
             last += 1
         result += vectors((a, a, d), [Span(last - first + 1, (step[0], step[0], step[1]))], size, fields, config)
         first = last + 1
-    return result
-
-
-def fill(start: int, size: int, value: int, config: Config, spans: Sequence[Span] = ()) -> list[Operation]:
-    """Write ``value`` to ``size`` bytes at ``start``, repeated over ``spans``."""
-    return vectors((0, 0, start), spans, size, {"sources": 0, "bias": value}, config)
-
-
-def border_fills(placement: Placement, layout: TensorLayout, config: Config, value: int | None = None) -> list[Operation]:
-    """Write the border of every image: in at most three instructions an axis of images.
-
-    The border before the first row and left of it is one run; right of a row and left of the next another, repeated; then the rest.
-    """
-    border = layout.border
-    if not border:
-        return []
-    value = placement.fill if value is None else value
-    n, h, w, c = placement.shape
-    first = placement.address - layout.origin
-    head = layout.origin
-    between = (border.left + border.right) * c
-    tail = border.right * c + border.bottom * placement.row_pitch
-    images = Span(n, (0, 0, placement.image_pitch))
-    rows = Span(h - 1, (0, 0, placement.row_pitch))
-    result = []
-    if head:
-        result += fill(first, head, value, config, [images])
-    if between and h > 1:
-        result += fill(placement.address + w * c, between, value, config, [images, rows])
-    if tail:
-        result += fill(placement.address + (h - 1) * placement.row_pitch + w * c, tail, value, config, [images])
-    return result
-
-
-def lower_pad(layer: Pad, source: Placement, destination: Placement, config: Config) -> tuple[list[Operation], list[Operation]]:
-    """PAD as fills and a copy into the interior; the fills come first."""
-    n, h, w, c = source.shape
-    _, out_h, out_w, out_c = destination.shape
-    pad = layer.padding
-    spans = [Span(n, (0, 0, destination.image_pitch))]
-    start = destination.address
-    row, pixel = destination.row_pitch, destination.pixel_pitch
-    fills: list[Operation] = []
-    if any(layer.channels):
-        fills = fill(start, out_w * out_c, layer.value, config, [*spans, Span(out_h, (0, 0, row))])
-    else:
-
-        def block(y: int, x: int, rows: int, columns: int) -> list[Operation]:
-            if not rows or not columns:
-                return []
-            return fill(start + y * row + x * pixel, columns * out_c, layer.value, config, [*spans, Span(rows, (0, 0, row))])
-
-        fills += block(0, 0, pad.top, out_w)
-        fills += block(pad.top, 0, h, pad.left)
-        fills += block(pad.top, pad.left + w, h, pad.right)
-        fills += block(pad.top + h, 0, pad.bottom, out_w)
-    interior = start + pad.top * row + pad.left * pixel + layer.channels[0]
-    fields = {"sources": 1}
-    copy = vectors((source.address, 0, interior), _pixels(source.shape, source, source, destination), c, fields, config)
-    return fills, copy
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Consecutive windows along one axis with equally many taps inside the tensor.
-
-    Window ``first + i`` (of ``count``) has ``taps`` taps from input position ``start + i*step`` on.
-    """
-
-    first: int
-    count: int
-    start: int
-    step: int
-    taps: int
-
-
-def clip_windows(outputs: int, window: int, stride: int, before: int, size: int) -> list[Windows]:
-    """Cut an axis of ``outputs`` windows into pieces of equal windows. ``before`` is the border before the axis, ``size`` its
-    length."""
-    pieces: list[Windows] = []
-    for output in range(outputs):
-        start = max(0, output * stride - before)
-        taps = min(size, output * stride - before + window) - start
-        if pieces and pieces[-1].taps == taps:
-            last = pieces[-1]
-            step = start - (last.start + (last.count - 1) * last.step)
-            if last.count == 1 or step == last.step:
-                pieces[-1] = Windows(last.first, last.count + 1, last.start, step, taps)
-                continue
-        pieces.append(Windows(output, 1, start, 0, taps))
-    return pieces
-
-
-def average_multiplier(taps: int) -> tuple[int, int]:
-    """Multiplier and shift that make REQ in mode SINGLE the division by ``taps``, half away from zero, for sums of that many
-    int8."""
-    k = 30 + (taps - 1).bit_length()
-    return (1 << k) // taps + 1, 31 - k
-
-
-def lower_pool(layer: Pool, source: Placement, destination: Placement, config: Config) -> list[Operation]:
-    """Pooling: one instruction for each rectangle of output pixels whose windows have the same taps."""
-    n, h, w, c = source.shape
-    _, out_h, out_w, _ = destination.shape
-    average = layer.kind is PoolKind.AVERAGE
-    result = []
-    for rows in clip_windows(out_h, layer.window[0], layer.stride[0], layer.padding.top, h):
-        for columns in clip_windows(out_w, layer.window[1], layer.stride[1], layer.padding.left, w):
-            taps = rows.taps * columns.taps
-            t0, t1 = (columns.taps, c), (rows.taps, source.row_pitch)
-            if source.row_pitch == columns.taps * c and taps <= COUNT_LIMIT:
-                t0, t1 = (taps, c), (1, 0)
-            if rows.taps < 1 or columns.taps < 1 or max(t0[0], t1[0]) > COUNT_LIMIT:
-                raise CompileError(f"{layer.name} has a window of {rows.taps} × {columns.taps} taps, which the engine cannot count")
-            fields = {
-                "sources": 1,
-                "combine": int(Combine.SUM if average else Combine.MAX),
-                "t0_count": t0[0],
-                "t0_step": t0[1] if t0[0] > 1 else 0,
-                "t1_count": t1[0],
-                "t1_step": t1[1] if t1[0] > 1 else 0,
-                "minimum": layer.minimum,
-                "maximum": layer.maximum,
-            }
-            if average and taps > 1:
-                multiplier, shift = average_multiplier(taps)
-                fields |= {"requantize": 1, "rounding": int(Rounding.SINGLE), "multiplier": multiplier, "shift": shift}
-            spans = [
-                Span(n, (source.image_pitch, 0, destination.image_pitch)),
-                Span(rows.count, (rows.step * source.row_pitch, 0, destination.row_pitch)),
-                Span(columns.count, (columns.step * c, 0, destination.pixel_pitch)),
-            ]
-            addresses = (
-                source.address + rows.start * source.row_pitch + columns.start * c,
-                0,
-                destination.address + rows.first * destination.row_pitch + columns.first * destination.pixel_pitch,
-            )
-            result += vectors(addresses, spans, c, fields, config)
     return result

@@ -29,8 +29,8 @@ class WeightLoader(Component):
     Attributes
     ----------
     start:
-        ``weights`` (first word), ``diagonal``, ``counts.<loop>`` of the loops around a tile; taken when the last word of the
-        instruction before has been read.
+        ``weights`` (first word), ``diagonal``, ``counts.<loop>`` of the loops around a tile; taken ahead of the last tiles of the
+        instruction before.
     weights:
         :class:`WeightRead`.
     load:
@@ -75,20 +75,24 @@ class WeightLoader(Component):
         # The loops only tell how many tiles there are and where a block ends. The next item is queued in a register with a
         # registered ready, so that no ready chain is long: a tile takes two cycles at least.
         m.submodules.nest = nest = LoopNest(self.loops, 0)
-        base, diagonal, running = Signal(WEIGHT_ADDRESS_BITS), Signal(), Signal()
+        # An instruction's own values wait in `following` until its first tile is next, so that the loops may run ahead.
+        following, follows = Signal(self.start_layout), Signal()
+        base, diagonal = Signal(WEIGHT_ADDRESS_BITS), Signal()
         m.d.comb += [
-            nest.start.valid.eq(self.start.valid & ~running),
-            self.start.ready.eq(~running & nest.start.ready),
+            nest.start.valid.eq(self.start.valid & ~follows),
+            self.start.ready.eq(~follows & nest.start.ready),
             nest.start.payload.counts.eq(self.start.payload.counts),
         ]
-        queued, queued_ends, held, ends, finished = Signal(), Signal(2), Signal(), Signal(2), Signal()
-        ends_block, ends_all = ends[0], ends[1]
-        last = nest.o.payload.last.as_value()  # outermost loop in bit 0
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += [following.eq(self.start.payload), follows.eq(1)]
+        queued, queued_begins, queued_ends_block = Signal(), Signal(), Signal()
+        held, ends_block, finished = Signal(), Signal(), Signal()
         m.d.comb += nest.o.ready.eq(~queued)
         with m.If(~held | finished):
-            m.d.sync += [held.eq(queued), ends.eq(queued_ends), queued.eq(0)]
+            m.d.sync += [held.eq(queued), ends_block.eq(queued_ends_block), queued.eq(0)]
         with m.If(nest.o.valid & ~queued):
-            m.d.sync += [queued.eq(1), queued_ends.eq(Cat(last[1:].all(), last.all()))]
+            first, last = nest.o.payload.first.as_value(), nest.o.payload.last.as_value()  # outermost loop in bit 0
+            m.d.sync += [queued.eq(1), queued_begins.eq(first.all()), queued_ends_block.eq(last[1:].all())]
 
         # One read a cycle. `row` is which row of a word a diagonal tile takes.
         word, row = Signal(WEIGHT_ADDRESS_BITS), Signal(max(1, fraction_bits))
@@ -114,11 +118,9 @@ class WeightLoader(Component):
                     m.d.sync += [row.eq(Mux(last_row, 0, row + 1)), word.eq(word + last_row)]
                 with m.If(ends_block):
                     m.d.sync += [row.eq(0), word.eq(base)]
-                with m.If(ends_all):
-                    m.d.sync += running.eq(0)
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [running.eq(1), base.eq(self.start.payload.weights), word.eq(self.start.payload.weights)]
-            m.d.sync += [diagonal.eq(self.start.payload.diagonal), row.eq(0)]
+        with m.If((~held | finished) & queued & queued_begins):
+            m.d.sync += [word.eq(following.weights), base.eq(following.weights), diagonal.eq(following.diagonal)]
+            m.d.sync += [row.eq(0), follows.eq(0)]
 
         # The word comes back a fixed time later, with what it is for; a diagonal tile keeps one byte a row.
         config = self.config

@@ -82,6 +82,7 @@ def test_random_graphs_compute_what_they_mean(config: Config, block: int) -> Non
 @pytest.mark.full
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_many_random_graphs(config: Config) -> None:
+    config = config.replace(weight_bytes=1 << 18)  # nine dense layers can be more than a tiny engine holds
     for seed in range(1000, 1400):
         graph = random_graph(seed, layers=9)
         check(graph, config, keep_tensors=False, seed=seed)

@@ -10,8 +10,10 @@ import pytest
 from systola_firmware.config import preset
 from systola_firmware.isa import Operation, Rounding
 from systola_firmware.lowering_blocks import Axis, Tiling, Work, cut_positions
+from systola_firmware.lowering_fill import fill
 from systola_firmware.lowering_matmul import kernel_rows_together, split_chunks
-from systola_firmware.lowering_vector import Span, average_multiplier, clip_windows, fill, vectors
+from systola_firmware.lowering_pool import average_multiplier, clip_windows
+from systola_firmware.lowering_vector import Span, vectors
 from systola_sim.requantize import requantize
 
 CONFIG = preset("ulx3s-85f")
