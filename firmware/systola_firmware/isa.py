@@ -326,7 +326,8 @@ input, forget, cell, output.
 All REQ round DOUBLE. sigmoid and tanh are those of `docs/numerics.md`: a table of 256 and linear interpolation. Parameters: from
 word `parameters`, COLUMNS int32 multipliers, little endian, then COLUMNS int8 shifts padded to a whole word, once for all groups;
 then for each group COLUMNS int32 biases. cs is -15 to -9. The hidden state of block b is in the activation memory before the MATMUL
-begins block b + 1. Complete when the last byte is in the activation memory.""",
+begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap. Complete when the last byte is in the
+activation memory.""",
         ),
         Instruction(
             Opcode.TABLE,

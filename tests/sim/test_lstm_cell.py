@@ -1,4 +1,4 @@
-"""The LSTM cell against a transcription of TFLM's kernel: gemmlowp's roundings by remainder, C's truncating division, no shortcut.
+"""The LSTM cell against the transcription of TFLM's kernel in ``support.lstm_definition``.
 
 The two functions are compared for every argument there is, in Python's integers; the cell for millions of random units, because
 the double rounding of ``f * c`` differs from a single shift in only 2 units of 100,000.
@@ -9,76 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.lstm_definition import EXPONENTS, INT16, SIGMOIDS, TANHS, divide_by_power, rescale, step_definition
 
-from systola_firmware.sigmoid import SIGMOID_TABLE
 from systola_sim.lstm_cell import cell_step, preactivation, saturate, sigmoid, tanh
 
-EXPONENTS = tuple(range(-15, -8))
-INT16 = np.arange(-(1 << 15), 1 << 15)
 INT16_CORNERS = (-32768, -32767, -16384, -1, 0, 1, 16384, 32767)
-
-Int64Array = npt.NDArray[np.int64]
-
-
-def lookup(magnitude: int, bits: int) -> int:
-    index, fraction = divmod(magnitude, 1 << bits)
-    if index >= 255:
-        return (0x7FFF << 10) if bits == 9 else (0xFFFF << 8)
-    lower, upper = SIGMOID_TABLE[index], SIGMOID_TABLE[index + 1]
-    return (lower << bits) + fraction * (upper - lower)
-
-
-def sigmoid_definition(x: int) -> int:
-    value = lookup(abs(3 * x), 9)
-    value = value + (1 << 9) if x >= 0 else (1 << (16 + 9)) - value + (1 << 9) - 1
-    return value >> 10
-
-
-def tanh_definition(x: int, exponent: int) -> int:
-    left = 15 + exponent - 3
-    scaled = x * (3 << left) if left >= 0 else (x * 3 + (1 << (-left - 1))) >> -left
-    value = lookup(abs(scaled), 8)
-    value = value - (1 << 23) + (1 << 7) if scaled >= 0 else -value + (1 << 23) + (1 << 7) - 1
-    return value >> 8
-
-
-def high_multiply(a: Int64Array, b: int) -> Int64Array:
-    """gemmlowp's SaturatingRoundingDoublingHighMul: half away from zero, by truncation towards zero after a nudge."""
-    product = a * b
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    return np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))
-
-
-def divide_by_power(x: Int64Array, exponent: int) -> Int64Array:
-    """gemmlowp's RoundingDivideByPOT."""
-    mask = (1 << exponent) - 1
-    return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
-
-
-def rescale(x: Int64Array, multiplier: int, shift: int) -> Int64Array:
-    """TFLM's MultiplyByQuantizedMultiplier."""
-    return divide_by_power(high_multiply(x << max(shift, 0), multiplier), max(-shift, 0))
-
-
-def saturated(x: Int64Array) -> Int64Array:
-    return np.minimum(np.maximum(x, -32768), 32767)
-
-
-#: TFLM's functions of every int16, from index 0 for -32768.
-SIGMOIDS = np.array([sigmoid_definition(int(x)) for x in INT16])
-TANHS = {exponent: np.array([tanh_definition(int(x), exponent) for x in INT16]) for exponent in EXPONENTS}
-
-
-def step_definition(
-    pre: Int64Array, c: Int64Array, *, exponent: int, clip: int, multiplier: int, shift: int, zero_point: int
-) -> tuple[Int64Array, Int64Array]:
-    i, f, o = (SIGMOIDS[pre[..., gate] + 32768] for gate in (0, 1, 3))
-    g = TANHS[-12][pre[..., 2] + 32768]
-    cell = saturated(saturated(rescale(f * c, 1 << 30, -14)) + saturated(rescale(i * g, 1 << 30, -15 - 15 - exponent + 1)))
-    if clip:
-        cell = np.minimum(np.maximum(cell, -clip), clip)
-    hidden = rescale(o * TANHS[exponent][cell + 32768], multiplier, shift) + zero_point
-    return np.minimum(np.maximum(hidden, -128), 127), cell
 
 
 def test_sigmoid_of_every_argument() -> None:
