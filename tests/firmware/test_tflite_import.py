@@ -204,11 +204,6 @@ def test_an_unknown_operator_is_named() -> None:
     assert (caught.value.operator, caught.value.index, caught.value.tensor) == ("COS", 1, "angle")
 
 
-def test_lstm_is_named() -> None:
-    with pytest.raises(UnsupportedOperator, match=r"operator UNIDIRECTIONAL_SEQUENCE_LSTM \(number 0"):
-        load_tflite(model_path("trained_lstm"))
-
-
 def test_a_float_model_gets_advice() -> None:
     model = ModelBuilder()
     x, y = model.tensor((1, 4), np.float32), model.tensor((1, 4), np.float32)

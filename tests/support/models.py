@@ -23,10 +23,15 @@ MODELS = {
     "micro_speech": "tflm_micro_speech_int8.tflite",
     "trained_lstm": "tflm_trained_lstm_int8.tflite",
     "digits": "own/digits_cnn_int8_tf221.tflite",
+    "digits_lstm": "own/digits_lstm_int8_tf221.tflite",
+    "digits_lstm_own": "own/digits_lstm_int8_own.tflite",
 }
 
-#: Those that the compiler imports.
-SUPPORTED_MODELS = tuple(name for name in MODELS if name != "trained_lstm")
+#: Recurrent ones.
+LSTM_MODELS = ("trained_lstm", "digits_lstm", "digits_lstm_own")
+
+#: The others.
+SUPPORTED_MODELS = tuple(name for name in MODELS if name not in LSTM_MODELS)
 
 MLPERF_TINY = ("resnet8", "dscnn", "vww96", "ad01", "strww")
 
