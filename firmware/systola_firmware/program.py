@@ -102,7 +102,8 @@ class LayerRecord:
     """One layer of the program, for reports and for stopping after it.
 
     ``first`` and ``end`` are program addresses (words), ``end`` exclusive. ``mark`` is the position of its trace mark, -1 if it has
-    none (a layer without instructions). ``output`` is the tensor that the layer leaves in memory.
+    none (a layer without instructions). ``output`` is the tensor that the layer leaves in memory. ``steps`` is the number of time
+    steps of a recurrent layer, 0 for others.
     """
 
     name: str
@@ -114,6 +115,7 @@ class LayerRecord:
     output: Binding
     predicted_cycles: int = 0
     operators: tuple[int, ...] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Program:
     softmax: tuple[SoftmaxStep, ...] = ()
     activation_bytes_used: int = 0
     notes: tuple[str, ...] = field(default=())  #: what the report says, e.g. which operator the driver runs
-    states: tuple[State, ...] = ()  #: of recurrent layers, in order
+    states: tuple[State, ...] = ()  #: of recurrent layers, in order, if the program is stateful
     stateful: bool = False  #: the program continues from ``states`` rather than from their initial values
 
     @property
