@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from systola.errors import DeviceError, ProgramError
 from systola.transport import Transport
@@ -167,7 +167,7 @@ class Device:
 
 def _reported_config(registers: dict[str, int], who: str) -> Config:
     """The sizes that the registers tell, as a configuration; the version, a property of the code, is not a field of it."""
-    sizes = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
+    sizes: dict[str, Any] = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
     known = [preset for preset in PRESETS.values() if all(getattr(preset, field) == value for field, value in sizes.items())]
     try:
         base = known[0] if known else Config(name="custom", **sizes)
