@@ -5,7 +5,7 @@ One instruction a line, its fields in any order, a comment from ``#``::
     MATMUL source=0x120 x=32:16 y=16:544 k0=3:16 k1=3:544 group=2:0 weights=0x40 wait=POST
     POST destination=0x4000 last_columns=8 per_channel rounding=DOUBLE x=32:16 y=16:512 group=2:8 signal=MATMUL mark
 
-* A loop is ``count:step`` in bytes, and ``1:0`` if it is not named; any other field that is not named is 0, also a count that has no
+* A loop is ``count:step`` in bytes, and ``1:0`` if it is not named; any other field that is not named is 0, also a count without a
   step of its own.
 * A field of one bit may stand without a value for 1. Numbers are decimal, or have Python's prefixes; ``rounding`` and ``combine``
   take names.
