@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Module, Signal, Value
-from amaranth.lib.wiring import Component
+from amaranth.hdl import Elaboratable, Module, Value
+from amaranth.lib.wiring import Component, In, Out
 
 from systola_sim.verilator import build_library
 
-__all__ = ["CompiledStream"]
+__all__ = ["CompiledStream", "FlatStream"]
 
 _HARNESS = Path(__file__).with_name("stream_harness.cpp")
 _BYTES = npt.NDArray[np.uint8]
@@ -21,24 +21,30 @@ _U8 = np.ctypeslib.ndpointer(np.uint8, flags="C")
 _U64 = np.ctypeslib.ndpointer(np.uint64, flags="C")
 
 
-class _Flat(Elaboratable):
-    """The block's ports under names without double underscores, which Verilator would encode."""
+class FlatStream(Component):
+    """A block with the ports ``constants``, ``i`` and ``o``, under names without double underscores, which Verilator would encode.
+
+    Attributes
+    ----------
+    constants, i_valid, i_payload, o_valid, o_payload:
+        The block's ports as plain bits; ``ready`` is left out, for it is always high.
+    """
 
     def __init__(self, block: Component) -> None:
-        self.block = block
-        self.constants = Signal(len(Value.cast(block.constants)))
-        self.i_valid = Signal()
-        self.o_valid = Signal()
-        self.i_payload = Signal(len(Value.cast(block.i.payload)))
-        self.o_payload = Signal(len(Value.cast(block.o.payload)))
-
-    @property
-    def ports(self) -> list[Signal]:
-        return [self.constants, self.i_valid, self.i_payload, self.o_valid, self.o_payload]
+        self._block = block
+        super().__init__(
+            {
+                "constants": In(len(Value.cast(block.constants))),
+                "i_valid": In(1),
+                "i_payload": In(len(Value.cast(block.i.payload))),
+                "o_valid": Out(1),
+                "o_payload": Out(len(Value.cast(block.o.payload))),
+            }
+        )
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.block = block = self.block
+        m.submodules.block = block = self._block
         m.d.comb += [
             Value.cast(block.constants).eq(self.constants),
             block.i.valid.eq(self.i_valid),
@@ -56,8 +62,7 @@ class CompiledStream:
     """
 
     def __init__(self, block: Component) -> None:
-        flat = _Flat(block)
-        text = verilog.convert(flat, name="systola", ports=flat.ports, emit_src=False, strip_internal_attrs=True)
+        text = verilog.convert(FlatStream(block), name="systola", emit_src=False, strip_internal_attrs=True)
         self._library = ctypes.CDLL(str(build_library(text, lambda: text, harness=_HARNESS)))
         for name in ("item", "result", "constants"):
             getattr(self._library, f"stream_{name}_bytes").restype = ctypes.c_size_t
