@@ -14,6 +14,7 @@ The meaning of each instruction is given as a loop nest in ``docs/isa.md``, from
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ class Instruction:
         """Words, the header included."""
         return 1 + len(self.words)
 
-    @property
+    @functools.cached_property  # the interpreter asks for it at every field of every job
     def fields(self) -> dict[str, Field]:
         """Payload fields by name."""
         return {field.name: field for word in self.words for field in word}

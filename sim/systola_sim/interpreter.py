@@ -92,6 +92,7 @@ class _Machine:
         self.memories = memories
         self.words = words
         self.position = start
+        self.decoded: dict[int, tuple[Operation, int]] = {}
         self.done = False
         self.marks: list[int] = []
         self.tokens: Counter[tuple[Unit, Unit]] = Counter()  # (giver, taker)
@@ -149,7 +150,9 @@ class _Machine:
             raise _Stop(ErrorCode.ILLEGAL_OPCODE, self.position) from None
         if self.position + length > len(self.words):
             raise _Stop(ErrorCode.PROGRAM_OVERRUN, self.position)
-        return decode(self.words, self.position)
+        if self.position not in self.decoded:  # an instruction is fetched again at every step until its unit has room
+            self.decoded[self.position] = decode(self.words, self.position)
+        return self.decoded[self.position]
 
     def _step_take(self) -> bool:
         """A unit takes the instruction that waits for it, with its tokens."""
@@ -175,10 +178,8 @@ class _Machine:
         if not unit.flight:
             return False
         address, operation = unit.flight[0]
-        if operation.opcode is Opcode.LSTM and not self.memories.config.lstm:
-            raise _Stop(ErrorCode.ILLEGAL_OPCODE, address)
-        if breaks_a_rule(self.memories.config, operation):
-            raise _Stop(ErrorCode.BAD_FIELD, address)
+        if unit.next_job == 0:
+            self._check(address, operation)
         try:
             jobs = self._run_job(operation, unit.next_job)
         except ProgramError as error:
@@ -191,6 +192,13 @@ class _Machine:
             unit.flight.popleft()
             self._complete(address, operation)
         return True
+
+    def _check(self, address: int, operation: Operation) -> None:
+        """What a unit looks at before it begins an instruction."""
+        if operation.opcode is Opcode.LSTM and not self.memories.config.lstm:
+            raise _Stop(ErrorCode.ILLEGAL_OPCODE, address)
+        if breaks_a_rule(self.memories.config, operation):
+            raise _Stop(ErrorCode.BAD_FIELD, address)
 
     def _run_job(self, operation: Operation, job: int) -> int:
         """Run a job and return how many its instruction has; 0 if this one must wait for an accumulator half."""
