@@ -1,7 +1,7 @@
 """The LSTM cell against the transcription of TFLM's kernel in ``support.lstm_definition``.
 
 The two functions are compared for every argument there is, in Python's integers; the cell for millions of random units, because
-the double rounding of ``f * c`` differs from a single shift in only 2 units of 100,000.
+the double rounding of ``f * c`` differs from a single shift in only one to nine of 100,000.
 """
 
 from __future__ import annotations
