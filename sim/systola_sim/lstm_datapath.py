@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.isa import ErrorCode, Operation
-from systola_sim.datapath import Memories, ProgramError, UnsoundProgramError
+from systola_firmware.isa import Operation
+from systola_sim.datapath import Memories, UnsoundProgramError
 from systola_sim.lstm_cell import GATES, cell_step, preactivation
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM
 
@@ -53,11 +53,9 @@ def _parameters(memories: Memories, operation: Operation, group: int) -> tuple[I
 def run_lstm_job(memories: Memories, operation: Operation, job: int, half: int) -> None:
     """Drain accumulator half ``half`` as job number ``job`` of an LSTM.
 
-    Raises :class:`ProgramError` and :class:`UnsoundProgramError`.
+    Raises :class:`~systola_sim.datapath.ProgramError` and :class:`UnsoundProgramError`.
     """
     config, sequences = memories.config, operation["x_count"]
-    if sequences > config.accumulator_depth:  # found when the drain gets there, not before
-        raise ProgramError(ErrorCode.BAD_FIELD)
     if job == 0:
         check_lstm(operation, config.columns)
     block, group = divmod(job, operation["group_count"])

@@ -38,7 +38,8 @@ def _bad_vector(config: Config, operation: Operation) -> bool:
 
 def _bad_lstm(config: Config, operation: Operation) -> bool:
     return (
-        not SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM
+        operation["x_count"] > config.accumulator_depth
+        or not SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM
         or not EXPONENT_MINIMUM <= operation["cell_exponent"] <= EXPONENT_MAXIMUM
         or not 1 <= operation["last_units"] <= config.columns // len(GATES)
     )

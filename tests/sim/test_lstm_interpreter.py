@@ -255,6 +255,12 @@ def test_errors_carry_code_and_address(fields: dict[str, int], error: ErrorCode)
     assert (outcome.error, outcome.address) == (error, case.matmul.definition.length if error is not ErrorCode.NONE else 0)
 
 
+def test_too_many_sequences_are_found_before_the_first_half() -> None:
+    case = random_case(SMALL, 3)
+    outcome = run(SMALL, [changed(case.lstm, x_count=SMALL.accumulator_depth + 1), END], case.activation, case.weights)
+    assert outcome == Outcome(ErrorCode.BAD_FIELD, 0, ())
+
+
 def test_the_opcode_is_illegal_without_the_cell() -> None:
     case = random_case(SMALL, 3)
     outcome = run(SMALL.replace(lstm=False), case.program(), case.activation, case.weights)
