@@ -169,7 +169,7 @@ class _Lowering:
         return Stage(tuple(itertools.chain(*pairs)), reads=(self.input_buffer,), mark=True)
 
     def _recurrence(self, first: int, steps: int) -> Stage:
-        """The recurrence over ``steps`` steps from ``first`` on: a pair of instructions for ``accumulator_depth`` sequences or fewer.
+        """The recurrence over ``steps`` steps from ``first`` on: a pair of instructions for ``accumulator_depth`` sequences.
 
         The last sequences come first: their initial hidden state may be where the sequence before them has its last step.
         """

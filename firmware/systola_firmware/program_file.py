@@ -2,7 +2,8 @@
 
 ``manifest.json`` holds everything but the long byte strings, which are members of their own: ``words.bin`` (little-endian
 uint32), ``weights.bin``, ``constant-N.bin`` and, with the initial state of a recurrent layer, ``state-N.bin``. The manifest has the
-format's version and a SHA-256 over itself (without that entry) and all other members, so that a damaged file is refused rather than run. The same program always gives the same bytes.
+format's version and a SHA-256 over itself (without that entry) and all other members, so that a damaged file is refused rather
+than run. The same program always gives the same bytes.
 """
 
 from __future__ import annotations
