@@ -76,4 +76,4 @@ def _axis(reader: OperatorReader, axis: int, size: int, limit: tuple[int, ...]) 
         end = size
     elif end < 0:
         end += size
-    return range(min(max(begin, 0), size), min(max(end, 0), size), step)
+    return range(max(begin, 0), min(end, size), step)
