@@ -94,16 +94,17 @@ class Device:
         """Release the device."""
         self.transport.close()
 
-    def load(self, model: str | Path | bytes | Program, *, verify: bool = False) -> Session:
+    def load(self, model: str | Path | bytes | Program, *, stateful: bool = False, verify: bool = False) -> Session:
         """Compile ``model`` for this device if need be, write it to the device, and return the session that runs it.
 
-        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. ``verify`` reads everything back. Raises
+        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent layers go on in
+        each run where the run before left them, until ``Session.reset()``. ``verify`` reads everything back. Raises
         :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
         """
         from systola.models import load_program
         from systola.session import Session
 
-        program = load_program(model, self.config)
+        program = load_program(model, self.config, stateful=stateful)
         self.check(program)
         return Session(self, program, verify=verify)
 

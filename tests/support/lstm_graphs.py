@@ -37,7 +37,7 @@ def random_layer(generator: np.random.Generator, x: Tensor, hidden: int, *, time
         recurrent_requantization=_requantization(generator, 4, -3 - down[1], 0 - down[1]),
         hidden_requantization=_requantization(generator, 1, -24, -22),
         cell_exponent=int(generator.integers(-15, -8)),
-        clip=int(generator.choice([0, 0, 32767, generator.integers(1, 20_000)])),
+        clip=int(generator.choice([0, 0, 32767, int(generator.integers(1, 20_000))])),
         time_major=time_major,
         hidden_index=11,
         cell_index=12,
