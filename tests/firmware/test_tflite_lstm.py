@@ -13,7 +13,7 @@ from support.graph_agreement import assert_equal_to_tflm
 from support.inputs import corner_inputs, input_sets, random_input
 from support.lstm_evaluation import LstmRun, run_lstm
 from support.lstm_operator import BIAS, CELL, HIDDEN, INPUT_WEIGHTS, INPUTS, LstmLayer, add_lstm
-from support.models import LSTM_MODELS, model_path
+from support.models import DIGITS_LSTM, DIGITS_LSTM_TEST, LSTM_MODELS, model_path
 from support.oracle import Oracle, OracleError
 from support.random_lstm import is_extreme, lstm_model
 
@@ -40,8 +40,19 @@ def test_real_models_equal_tflm(name: str) -> None:
         assert assert_equal_to_tflm(graph, oracle, inputs) >= 3
 
 
-def test_the_layer_of_a_real_model() -> None:
-    graph = load_tflite(model_path("digits_lstm"))
+def test_the_example_reads_its_digits() -> None:
+    """The first 40 in the graph too; all in TFLM, for the number in ``examples/README.md``."""
+    graph, oracle = load_tflite(DIGITS_LSTM), Oracle(DIGITS_LSTM)
+    with np.load(DIGITS_LSTM_TEST) as data:
+        images, labels = data["images"], data["labels"]
+    for image in images[:40]:
+        assert assert_equal_to_tflm(graph, oracle, [image[np.newaxis]]) == 4
+    answers = [int(np.argmax(oracle.run(image[np.newaxis])[0])) for image in images]
+    assert np.sum(np.array(answers) == labels) == 381
+
+
+def test_the_layers_of_the_example() -> None:
+    graph = load_tflite(DIGITS_LSTM)
     assert [layer.operator for layer in graph.layers] == ["Lstm", "Slice", "FullyConnected", "Softmax (driver)"]
     layer, taken = graph.layers[:2]
     assert isinstance(layer, Lstm)

@@ -12,6 +12,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 #: The digits model that ships with the project.
 DIGITS_MODEL = _ROOT / "examples" / "digits_cnn_int8.tflite"
 
+#: The recurrent one, and its test sequences: ``images`` int8 ``(397, 8, 8)`` and ``labels``.
+DIGITS_LSTM = _ROOT / "examples" / "digits_lstm_int8.tflite"
+DIGITS_LSTM_TEST = _ROOT / "examples" / "digits_lstm_test.npz"
+
 #: Real models by short name; the first five are MLPerf Tiny's.
 MODELS = {
     "resnet8": "tiny_resnet8_int8.tflite",
