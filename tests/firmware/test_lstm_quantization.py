@@ -69,7 +69,8 @@ def lstm(
     added = add_lstm(model, x, layer)
     oracle = Oracle(model.finish([x], [added.output]))
     oracle.run(np.zeros((1, steps, 1), dtype=np.int8))
-    return tuple(oracle.tensor(number).reshape(-1).astype(np.int64) for number in (added.hidden, added.cell))  # type: ignore[return-value]
+    hidden, cell = (oracle.tensor(number).reshape(-1).astype(np.int64) for number in (added.hidden, added.cell))
+    return hidden, cell
 
 
 def single_precision(scale: float) -> float:

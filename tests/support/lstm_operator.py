@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ def add_lstm(model: ModelBuilder, source: int, layer: LstmLayer) -> AddedLstm:
         inputs[RECURRENT_WEIGHTS + gate] = model.constant(recurrent, scale=layer.recurrent_scales[gate])
         scale = np.float32(layer.input_scales[gate]) * np.float32(tensor.quantization.scale[0])
         inputs[BIAS + gate] = model.constant(layer.bias[gate], scale=scale)
-    quantization = {"scale": layer.hidden_scale, "zero_point": layer.hidden_zero_point}
+    quantization: dict[str, Any] = {"scale": layer.hidden_scale, "zero_point": layer.hidden_zero_point}
     inputs[HIDDEN] = model.tensor((batch, units), np.int8, variable=True, name=f"hidden_{source}", **quantization)
     inputs[CELL] = model.tensor((batch, units), np.int16, variable=True, name=f"cell_{source}", scale=layer.cell_scale)
     output = model.activation((first, second, units), layer.hidden_scale, layer.hidden_zero_point)

@@ -74,14 +74,20 @@ class _Draw:
         return np.clip(np.round(values), -127, 127).astype(np.int8)
 
 
+def _four(values: npt.ArrayLike) -> tuple[float, float, float, float]:
+    """Scales of the four gates, float32."""
+    first, second, third, fourth = (float(np.float32(value)) for value in np.asarray(values))
+    return first, second, third, fourth
+
+
 def _realistic(draw: _Draw, features: int, units: int, scale: float, zero_point: int) -> LstmLayer:
     """A layer over an input of this quantization."""
     hidden_zero_point = 0 if draw.chance(0.4) else draw.integer(-60, 60)
     hidden_scale = float(np.float32(draw.generator.uniform(0.8, 1.0) / (127 - abs(hidden_zero_point))))
     spread = scale * math.hypot(_INPUT_DEVIATION, zero_point) * _WEIGHT_DEVIATION * math.sqrt(features)
     recurrent_spread = _HIDDEN_DEVIATION * _WEIGHT_DEVIATION * math.sqrt(units)
-    input_scales = tuple(float(np.float32(draw.generator.uniform(0.3, 1.5) / spread)) for _ in range(4))
-    recurrent_scales = tuple(float(np.float32(draw.generator.uniform(0.2, 1.2) / recurrent_spread)) for _ in range(4))
+    input_scales = _four(draw.generator.uniform(0.3, 1.5, 4) / spread)
+    recurrent_scales = _four(draw.generator.uniform(0.2, 1.2, 4) / recurrent_spread)
     bias = draw.generator.normal([[0.0], [0.7], [0.0], [0.0]], 0.6, (4, units)) / (scale * np.array(input_scales)[:, np.newaxis])
     exponent = int(draw.pick((-12, -12, -11, -13, draw.integer(-15, -9))))
     # The cell state stays within a few units, unless its scale stops it before.
@@ -90,8 +96,8 @@ def _realistic(draw: _Draw, features: int, units: int, scale: float, zero_point:
         draw.weights((4, units, features)),
         draw.weights((4, units, units)),
         np.round(bias).astype(np.int32),
-        input_scales,  # type: ignore[arg-type]
-        recurrent_scales,  # type: ignore[arg-type]
+        input_scales,
+        recurrent_scales,
         hidden_scale,
         hidden_zero_point,
         2.0**exponent,
@@ -132,15 +138,15 @@ def _extreme(draw: _Draw, layer: LstmLayer, scale: float) -> LstmLayer:
     if 6 in kinds:  # one gate's weights vanish with their scale
         scales = list(change.get("input_scales", layer.input_scales))
         scales[draw.integer(0, 3)] = 0.0
-        change["input_scales"] = tuple(scales)
+        change["input_scales"] = _four(scales)
     return _within_the_engine(dataclasses.replace(layer, **change), scale)
 
 
 def _within_the_engine(layer: LstmLayer, scale: float) -> LstmLayer:
     """Gate multipliers below 2^6, where the engine's end, and sums that the shift to the left does not push out of int32."""
 
-    def limited(scales: tuple[float, ...], other: float) -> Any:
-        return tuple(float(np.float32(min(value, 60 / 4096 / other))) for value in scales)
+    def limited(scales: tuple[float, ...], other: float) -> tuple[float, float, float, float]:
+        return _four(np.minimum(scales, 60 / 4096 / other))
 
     return dataclasses.replace(
         layer,
@@ -163,7 +169,7 @@ def _tail(draw: _Draw, current: int) -> int:
         position = draw.pick((-1, -1, (first, second)[axis] - 1, 0))
         begin, end = [0, 0, 0], [0, 0, 0]
         begin[axis], end[axis] = position, position + 1
-        shape = (second, units) if axis == 0 else (first, units)
+        shape: tuple[int, ...] = (second, units) if axis == 0 else (first, units)
         options = {"beginMask": 7 - (1 << axis), "endMask": 7, "shrinkAxisMask": 1 << axis}
         if draw.chance(0.3):  # a range of steps instead, every second one
             begin[axis], position = 0, 0
@@ -218,7 +224,7 @@ def lstm_model(seed: int, *, steps: int | None = None) -> LstmModel:
         elif number:
             # The first layer's output is no uniform int8.
             gain = scale * _INPUT_DEVIATION / _HIDDEN_DEVIATION
-            layer = dataclasses.replace(layer, input_scales=tuple(value * min(gain, 4.0) for value in layer.input_scales))
+            layer = dataclasses.replace(layer, input_scales=_four(np.multiply(layer.input_scales, min(gain, 4.0))))
         added = add_lstm(draw.model, current, dataclasses.replace(layer, time_major=time_major))
         lstms.append(added)
         current, features, scale, zero_point = added.output, units, layer.hidden_scale, layer.hidden_zero_point
