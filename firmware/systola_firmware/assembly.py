@@ -5,7 +5,8 @@ One instruction a line, its fields in any order, a comment from ``#``::
     MATMUL source=0x120 x=32:16 y=16:544 k0=3:16 k1=3:544 group=2:0 weights=0x40 wait=POST
     POST destination=0x4000 last_columns=8 per_channel rounding=DOUBLE x=32:16 y=16:512 group=2:8 signal=MATMUL mark
 
-* A loop is ``count:step`` in bytes, and ``1:0`` if it is not named; any other field that is not named is 0.
+* A loop is ``count:step`` in bytes, and ``1:0`` if it is not named; any other field that is not named is 0, also a count without a
+  step of its own.
 * A field of one bit may stand without a value for 1. Numbers are decimal, or have Python's prefixes; ``rounding`` and ``combine``
   take names.
 * ``wait`` and ``signal`` take unit names, separated by commas; ``mark`` stands alone.
@@ -25,7 +26,7 @@ __all__ = ["AssemblyError", "assemble", "disassemble", "format_operation"]
 
 _ENUMERATIONS: dict[str, type[enum.IntEnum]] = {"rounding": Rounding, "combine": Combine}
 #: Fields written in hexadecimal: addresses.
-_ADDRESSES = frozenset({"source", "source1", "destination", "weights", "parameters"})
+_ADDRESSES = frozenset({"source", "source1", "destination", "weights", "parameters", "hidden", "preactivation", "cell"})
 _COUNT, _STEP = "_count", "_step"
 _DATA = ".word"
 
@@ -36,7 +37,8 @@ class AssemblyError(ValueError):
 
 def _loops(definition: Instruction) -> set[str]:
     """Names of the fields that come as ``count`` and ``step``."""
-    return {name.removesuffix(_COUNT) for name in definition.fields if name.endswith(_COUNT)}
+    names = {name.removesuffix(_COUNT) for name in definition.fields if name.endswith(_COUNT)}
+    return {name for name in names if name + _STEP in definition.fields}
 
 
 def _format_value(field: Field, value: int) -> str:

@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from systola_firmware.allocation import Buffer, allocate
 from systola_firmware.config import Config
 from systola_firmware.cost import predict
 from systola_firmware.errors import DoesNotFit
-from systola_firmware.graph import Graph, Softmax, Tensor
+from systola_firmware.graph import Graph, Lstm, Softmax, Tensor
 from systola_firmware.isa import encode_program
-from systola_firmware.layout import plan_layouts, round_up, share_buffers
-from systola_firmware.lowering import Plan, lower
-from systola_firmware.program import Binding, LayerRecord, Program, SoftmaxStep
+from systola_firmware.lowering import lower
+from systola_firmware.memory_plan import Plan, input_part_row, plan_memory
+from systola_firmware.program import Binding, LayerRecord, Program, SoftmaxStep, State
 from systola_firmware.schedule import Scheduled, schedule
 from systola_firmware.weights import WeightImage
 
 
-def compile_model(model: str | Path | bytes, config: Config, *, name: str = "", keep_tensors: bool = False) -> Program:
+def compile_model(
+    model: str | Path | bytes, config: Config, *, name: str = "", keep_tensors: bool = False, stateful: bool = False
+) -> Program:
     """Compile a ``.tflite`` file, by path or as its bytes, under ``name`` (default: the file's).
 
-    Raises :class:`~systola_firmware.errors.CompileError` and its subclasses.
+    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. Raises :class:`~systola_firmware.errors.CompileError` and its
+    subclasses.
     """
     from systola_firmware.passes import run_passes
     from systola_firmware.tflite_import import import_tflite, load_tflite
 
     graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
     graph = run_passes(replace(graph, name=name or graph.name))
-    return compile_graph(graph, config, keep_tensors=keep_tensors)
+    return compile_graph(graph, config, keep_tensors=keep_tensors, stateful=stateful)
 
 
-def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False) -> Program:
+def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, stateful: bool = False) -> Program:
     """Compile an integer graph.
 
     With ``keep_tensors`` no memory is used twice, so that after a run every tensor is still there (``Program.layers[i].output``);
-    it needs much more activation memory. Raises :class:`DoesNotFit` when a memory is too small, with the bytes (or words) needed
-    and available, and :class:`CompileError` for a graph that the engine cannot run.
+    it needs much more activation memory. With ``stateful`` recurrent layers continue in each run from where the run before left
+    them (``Program.states``); otherwise each run begins anew. Raises :class:`DoesNotFit` when a memory is too small, with the bytes
+    (or words) needed and available, and :class:`CompileError` for a graph that the engine cannot run.
     """
-    plan, used = plan_memory(graph, config, keep_tensors=keep_tensors)
+    plan = plan_memory(graph, config, keep_tensors=keep_tensors, stateful=stateful)
     image = WeightImage(config)
     lowered = [lower(layer, plan, image, config) for layer in graph.layers]
     weights = image.finish()
-    scheduled = schedule(lowered)
+    scheduled = schedule(lowered, config.trace_marks)
     words = encode_program(scheduled.operations)
     if len(words) > config.program_words:
         raise DoesNotFit("program store", len(words), config.program_words, unit="words")
@@ -60,68 +64,37 @@ def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False) -
         layers=_records(graph, plan, scheduled, config),
         constants=_constants(graph, plan),
         softmax=softmax,
-        activation_bytes_used=used,
-        notes=tuple(f"{layer.name} runs in the driver, not on the device" for layer in graph.layers if isinstance(layer, Softmax)),
+        activation_bytes_used=plan.used,
+        notes=tuple(_notes(graph, plan, config)),
+        states=_states(graph, plan),
+        stateful=stateful,
     )
 
 
-@dataclass
-class _Life:
-    size: int
-    first: int
-    last: int
+def _notes(graph: Graph, plan: Plan, config: Config) -> Iterator[str]:
+    for layer in graph.layers:
+        if isinstance(layer, Softmax):
+            yield f"{layer.name} runs in the driver, not on the device"
+        elif isinstance(layer, Lstm) and (steps := plan.lstms[layer.output.name].steps) < layer.steps:
+            needed = layer.batch * layer.steps * input_part_row(layer, config)
+            yield (
+                f"{layer.name} runs in {-(-layer.steps // steps)} pieces of at most {steps} time steps, because the input part of "
+                f"all {layer.steps} needs {needed} bytes of activation memory"
+            )
+    if plan.stateful and not plan.lstms:
+        yield "the model has no recurrent layer, so it keeps no state"
 
 
-def plan_memory(graph: Graph, config: Config, *, keep_tensors: bool = False) -> tuple[Plan, int]:
-    """Layouts, buffers and addresses of all tensors, and the bytes used. Raises :class:`DoesNotFit` with the layer that needs
-    most."""
-    layouts = plan_layouts(graph)
-    names = {index: f"layer {layer.name}" for index, layer in enumerate(graph.layers)}
-    failure: DoesNotFit | None = None
-    for in_place in (False,) if keep_tensors else (True, False):
-        buffers = share_buffers(graph, layouts, in_place=in_place)
-        lives = _lifetimes(graph, buffers, {name: round_up(layout.size, config.rows) for name, layout in layouts.items()})
-        if keep_tensors:
-            for life in lives.values():
-                life.first, life.last = 0, len(graph.layers)
-        requests = [Buffer(name, life.size, life.first, life.last) for name, life in lives.items()]
-        try:
-            starts = allocate(requests, config.activation_bytes, names)
-        except DoesNotFit as error:
-            if failure is None or error.needed < failure.needed:
-                failure = error
-            continue
-        placements = {
-            name: layout.place(starts[buffers[name]], round_up(layout.size, config.rows)) for name, layout in layouts.items()
-        }
-        return Plan(layouts, buffers, placements), max((starts[b.name] + b.size for b in requests), default=0)
-    assert failure is not None
-    raise failure
-
-
-def _lifetimes(graph: Graph, buffers: dict[str, str], sizes: dict[str, int]) -> dict[str, _Life]:
-    """Size, first and last layer of every buffer; inputs are written before the first layer, outputs are read after the last."""
-    lives: dict[str, _Life] = {}
-    end = len(graph.layers)
-
-    def use(tensor: Tensor, step: int) -> None:
-        if tensor.name not in buffers:
-            return  # computed by the driver
-        life = lives.setdefault(buffers[tensor.name], _Life(0, step, step))
-        life.size = max(life.size, sizes[tensor.name])
-        life.first, life.last = min(life.first, step), max(life.last, step)
-        if tensor.constant is not None:
-            life.first, life.last = 0, end
-
-    for tensor in graph.inputs:
-        use(tensor, 0)
-    for step, layer in enumerate(graph.layers):
-        for tensor in layer.inputs:
-            use(tensor, end if isinstance(layer, Softmax) else step)
-        use(layer.output, step)
-    for tensor in graph.outputs:
-        use(tensor, end)
-    return lives
+def _states(graph: Graph, plan: Plan) -> tuple[State, ...]:
+    """Hidden and cell state of every LSTM of a stateful program."""
+    states = []
+    for layer in graph.layers if plan.stateful else ():
+        if isinstance(layer, Lstm):
+            memory, shape = plan.lstms[layer.output.name], (layer.batch, layer.hidden)
+            hidden = np.full(shape, layer.output.zero_point, np.int8).tobytes()
+            states.append(State(f"{layer.name} hidden", memory.state, hidden, shape, "int8", layer.hidden_index))
+            states.append(State(f"{layer.name} cell", memory.cell, bytes(2 * len(hidden)), shape, "int16", layer.cell_index))
+    return tuple(states)
 
 
 def _binding(tensor: Tensor, plan: Plan) -> Binding:
@@ -163,6 +136,7 @@ def _records(graph: Graph, plan: Plan, scheduled: Scheduled, config: Config) -> 
                 output=_binding(layer.inputs[0] if isinstance(layer, Softmax) else layer.output, plan),
                 predicted_cycles=after - before,
                 operators=layer.operators,
+                steps=layer.steps if isinstance(layer, Lstm) else 0,
             )
         )
         before = after

@@ -22,6 +22,7 @@ PROGRAM_FIELDS = (
     "weight_bytes",
     "program_words",
     "trace_marks",
+    "lstm",
 )
 
 #: Further fields the hardware reports about itself; a program does not depend on them.
@@ -58,6 +59,10 @@ class Config:
         Size of the program store in 32-bit words, at most 65536.
     trace_marks:
         Number of layer marks that the trace memory holds.
+    lstm:
+        Whether the post-processor has the LSTM cell; without it, the opcode LSTM is illegal.
+    lstm_serial:
+        The small cell, a hidden unit every five cycles, rather than the one that takes one a cycle. Programs do not depend on it.
     hop_registers:
         Registers from one array cell to the next in either direction, at least 1. More of them buy clock frequency for
         latency.
@@ -77,6 +82,8 @@ class Config:
     weight_bytes: int
     program_words: int
     trace_marks: int = 64
+    lstm: bool = True
+    lstm_serial: bool = False
     hop_registers: int = 1
     clock_hz: int = 50_000_000
     uart_baud: int = 3_000_000
@@ -159,7 +166,7 @@ class Config:
 
     def program_fields(self) -> dict[str, int]:
         """The values of :data:`PROGRAM_FIELDS`: what a program must agree with its device about."""
-        return {field: getattr(self, field) for field in PROGRAM_FIELDS}
+        return {field: int(getattr(self, field)) for field in PROGRAM_FIELDS}
 
 
 #: Named engines. Memory sizes of a board preset fit that FPGA's own block RAM.

@@ -6,6 +6,10 @@ takes ``positions · columns / requantize_lanes`` cycles and a constant. VECTOR:
 ``requantize_lanes`` wide. TABLE: one word of the weight memory a cycle. MATMUL and POST overlap; a half of the accumulators is
 filled only when the job two before it has been drained.
 
+LSTM: a job takes a cycle (five in the small cell) for each hidden unit and sequence, and a constant; the array works on the next
+groups meanwhile. A time step begins only when the last hidden state of the step before is written: it takes the longer of its
+array jobs and its cell jobs, and the latencies of array and cell once.
+
 Conflicts for the memories' ports are not modelled: the model is a little optimistic.
 """
 
@@ -26,6 +30,12 @@ JOB_CYCLES = 4
 DRAIN_OVERHEAD = 24
 #: Cycles of a VECTOR's pipeline.
 VECTOR_OVERHEAD = 24
+#: Cycles of an LSTM job beside its units.
+CELL_JOB_CYCLES = 8
+#: Cycles from the last unit of a step into the LSTM cell to its hidden state in the memory.
+CELL_LATENCY = 50
+#: Cycles that the small LSTM cell takes for a hidden unit.
+SERIAL_CELL_CYCLES = 5
 TABLE_ENTRIES_BYTES = 1024
 
 
@@ -37,6 +47,13 @@ def array_cycles(passes: int, positions: int, config: Config) -> int:
 def drain_cycles(positions: int, config: Config) -> int:
     """Cycles of one POST job over ``positions`` positions."""
     return positions * (config.columns // config.requantize_lanes) + DRAIN_OVERHEAD
+
+
+def cell_cycles(sequences: int, config: Config) -> int:
+    """Cycles of one LSTM job over ``sequences`` sequences."""
+    units = config.columns // 4
+    cell = units * (SERIAL_CELL_CYCLES if config.lstm_serial else 1)
+    return sequences * max(cell, config.columns // config.requantize_lanes) + CELL_JOB_CYCLES
 
 
 def array_latency(config: Config) -> int:
@@ -59,6 +76,15 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
     freed = [0, 0]  # cycle at which the halves of the last two drained jobs became free
     tokens: list[int] = []
     jobs = 0
+
+    def drain(cycles: int, duration: int) -> None:
+        """One job of the array and its drain."""
+        nonlocal matmul_free, post_free, jobs
+        matmul_free = max(matmul_free, freed[jobs % 2]) + cycles
+        post_free = max(post_free, matmul_free + array_latency(config)) + duration
+        freed[jobs % 2] = post_free
+        jobs += 1
+
     for operation in operations:
         match operation.opcode:
             case Opcode.MATMUL:
@@ -72,12 +98,24 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
                 done.append(matmul_free)
             case Opcode.POST:
                 post_free += INSTRUCTION_CYCLES
-                drain = drain_cycles(operation["x_count"] * operation["y_count"], config)
+                duration = drain_cycles(operation["x_count"] * operation["y_count"], config)
                 for cycles in full:
-                    matmul_free = max(matmul_free, freed[jobs % 2]) + cycles
-                    post_free = max(post_free, matmul_free + array_latency(config)) + drain
-                    freed[jobs % 2] = post_free
-                    jobs += 1
+                    drain(cycles, duration)
+                done.append(post_free)
+            case Opcode.LSTM:
+                post_free += INSTRUCTION_CYCLES
+                duration = cell_cycles(operation["x_count"], config)
+                steps, groups = operation["block_count"], operation["group_count"]
+                for step in range(min(steps, 2)):
+                    matmul_free = max(matmul_free, post_free) if step else matmul_free
+                    before = post_free
+                    for cycles in full[:groups]:
+                        drain(cycles, duration)
+                    post_free += CELL_LATENCY
+                # Every step but the first begins with idle units, so all take as long as the second.
+                rest = max(steps - 2, 0) * (post_free - before)
+                post_free += rest
+                matmul_free += rest
                 done.append(post_free)
             case Opcode.VECTOR:
                 post_free += INSTRUCTION_CYCLES + vector_cycles(operation)

@@ -209,6 +209,77 @@ class Reshape(Layer):
 
 
 @dataclass(frozen=True)
+class Slice(Layer):
+    """STRIDED_SLICE: elements ``begin[a] + i * step[a]`` along each axis ``a`` of the input; axes of ``drop`` (of one element) vanish.
+
+    ``begin`` and ``step`` have one entry for each axis of the input, normalised (not negative, step positive); ``size`` is the
+    number of elements taken.
+    """
+
+    begin: tuple[int, ...] = field(kw_only=True)
+    size: tuple[int, ...] = field(kw_only=True)
+    step: tuple[int, ...] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Lstm(Layer):
+    """UNIDIRECTIONAL_SEQUENCE_LSTM: int8 activations, int16 cell state, no peephole, projection or layer norm.
+
+    The input is ``(batch, time, features)``, or ``(time, batch, features)`` if ``time_major``; the output likewise with ``hidden`` in
+    place of features. Gates are in the order input, forget, cell, output. Per gate ``k``, for each time step::
+
+        pre[k] = sat16(sat16(REQ(bias[k] + Σ (x - z_x)·W[k]; input_requantization[k]))
+                       + sat16(REQ(Σ (h - z_h)·R[k]; recurrent_requantization[k])))
+        i, f, o = sigmoid(pre), g = tanh(pre)
+        c = sat16(sat16(REQ(f·c; 2^30, -14)) + sat16(REQ(i·g; 2^30, -29 - cell_exponent))), clamped to ±clip if clip
+        h = clamp8(REQ(o·tanh(c); hidden_requantization) + z_h)
+
+    ``z_x`` and ``z_h`` are the zero points of input and output. Initially c = 0 and h = z_h.
+
+    ``input_weights`` is int8 ``[4, hidden, features]``, ``recurrent_weights`` int8 ``[4, hidden, hidden]``, ``bias`` int32
+    ``[4, hidden]`` as in the model; the two gate requantizations have four elements, one for each gate, the hidden one has one.
+    ``cell_exponent`` is log2 of the cell state's scale, -15 to -9. ``hidden_index`` and ``cell_index`` are the
+    numbers of the state tensors in the model file.
+    """
+
+    input_weights: Int8Array = field(kw_only=True)
+    recurrent_weights: Int8Array = field(kw_only=True)
+    bias: Int32Array = field(kw_only=True)
+    input_requantization: Requantization = field(kw_only=True)
+    recurrent_requantization: Requantization = field(kw_only=True)
+    hidden_requantization: Requantization = field(kw_only=True)
+    cell_exponent: int = field(kw_only=True)
+    clip: int = 0
+    time_major: bool = False
+    hidden_index: int = -1
+    cell_index: int = -1
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units."""
+        return int(self.recurrent_weights.shape[1])
+
+    @property
+    def features(self) -> int:
+        """Input features."""
+        return int(self.input_weights.shape[2])
+
+    @property
+    def batch(self) -> int:
+        """Sequences side by side."""
+        return self.inputs[0].shape[1 if self.time_major else 0]
+
+    @property
+    def steps(self) -> int:
+        """Time steps."""
+        return self.inputs[0].shape[0 if self.time_major else 1]
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.steps * (self.input_weights.size + self.recurrent_weights.size)
+
+
+@dataclass(frozen=True)
 class Softmax(Layer):
     """SOFTMAX over the last axis; only as the model's last layer, run by the driver (``systola_firmware.softmax``)."""
 

@@ -14,11 +14,12 @@ The meaning of each instruction is given as a loop nest in ``docs/isa.md``, from
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 #: Version of the instruction set; a device refuses nothing, the driver refuses a program of another version.
-VERSION = 1
+VERSION = 2
 
 WORD_BITS = 32
 
@@ -31,7 +32,7 @@ class Unit(enum.IntEnum):
 
     MATMUL = 0  #: weight loader, activation streamer, array
     POST = 1  #: drain, requantize, vector operations
-    LSTM = 2  #: reserved for the LSTM cell unit
+    LSTM = 2  #: reserved; the LSTM instruction is POST's, which owns the requantizers it needs
     SEQUENCER = 3  #: the sequencer itself: END
 
 
@@ -108,6 +109,7 @@ class Opcode(enum.IntEnum):
     POST = 0x20
     VECTOR = 0x21
     TABLE = 0x22
+    LSTM = 0x23
 
 
 _QUANTIZE_OUT = (
@@ -132,7 +134,7 @@ class Instruction:
         """Words, the header included."""
         return 1 + len(self.words)
 
-    @property
+    @functools.cached_property  # the interpreter asks for it at every field of every job
     def fields(self) -> dict[str, Field]:
         """Payload fields by name."""
         return {field.name: field for word in self.words for field in word}
@@ -149,6 +151,7 @@ INSTRUCTIONS: dict[Opcode, Instruction] = {
                 (
                     Field("source", 20, "first activation address, bytes"),
                     Field("diagonal", 1, "depthwise: weights on the diagonal"),
+                    Field("recurrent", 1, "each block but the first waits for LSTM to finish the block before"),
                 ),
                 _loop("x", "output positions, inner"),
                 _loop("y", "output positions, outer"),
@@ -177,7 +180,10 @@ Weights of tile `t` of group `g`, n = g * (k0_count*k1_count*k2_count) + t (bloc
 dense: ROWS/R words from `weights + n*ROWS/R`, where R is weight_rows_per_cycle; word j, byte i*COLUMNS + c is
 W[j*R + i][c]. Diagonal: bytes c of row n % R of word `weights + n // R`, W[r][c] = that byte if r == c, else 0.
 `a` must lie in the activation memory; `a + r` wraps at its end (such lanes meet zero weights in a sound program).
-x_count * y_count must not exceed accumulator_depth. Complete when the last activation has been read.""",
+x_count * y_count must not exceed accumulator_depth. Complete when the last activation has been read.
+
+With `recurrent`, blocks are time steps: block b > 0 begins only when the LSTM instruction that drains this MATMUL has written all
+of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however many time steps it has.""",
         ),
         Instruction(
             Opcode.POST,
@@ -188,6 +194,7 @@ x_count * y_count must not exceed accumulator_depth. Complete when the last acti
                     Field("last_columns", 7, "channels of the last group, 1 to COLUMNS"),
                     Field("per_channel", 1, "multiplier and shift from the parameters, not from the instruction"),
                     Field("rounding", 3, "Rounding"),
+                    Field("wide", 1, "outputs are int16"),
                 ),
                 _loop("x", "output positions, inner"),
                 _loop("y", "output positions, outer"),
@@ -212,7 +219,10 @@ Drain the accumulator halves that the MATMUL of the same loops fills, in the sam
 
 Parameters of group `g` start at word `parameters + g*P`: COLUMNS int32 biases, little endian; if per_channel, then COLUMNS
 int32 multipliers, then COLUMNS int8 shifts, padded to a whole word. P is 4/R words, per_channel 2*4/R + 1. Other channels of
-the last group are not written. Complete when the last byte is in the activation memory.""",
+the last group are not written. Complete when the last byte is in the activation memory.
+
+With `wide`, an output is clamp(REQ(v, q[c], s[c]), -32768, 32767), an int16, little endian, at
+destination + block*block_step + group*group_step + y*y_step + x*x_step + 2*c; zero_point, minimum and maximum are not used.""",
         ),
         Instruction(
             Opcode.VECTOR,
@@ -266,6 +276,59 @@ sources == 0 (fill) writes clamp(bias + zero_point, ...): the taps are not read 
 values wraps at 32 bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory;
 every read of an instruction may come before any of its writes or after, so source and destination overlap only where each
 element is read before it is written: exactly in place, or not at all.""",
+        ),
+        Instruction(
+            Opcode.LSTM,
+            Unit.POST,
+            (
+                (
+                    Field("hidden", 20, "first output address: int8 hidden state of block 0, bytes"),
+                    Field("last_units", 5, "hidden units of the last group, 1 to COLUMNS/4"),
+                ),
+                (Field("preactivation", 20, "first address of the int16 input part, bytes"),),
+                (Field("cell", 20, "first address of the int16 cell state, bytes"), Field("cell_exponent", 6, "cs", signed=True)),
+                _loop("x", "sequences of the batch; the step is the hidden state's"),
+                (Field("x_step_preactivation", 20, "x step of the input part", signed=True),),
+                (Field("x_step_cell", 20, "x step of the cell state", signed=True),),
+                (Field("group_count", 12, "groups of COLUMNS/4 hidden units"),),
+                _loop("block", "time steps; the step is the hidden state's"),
+                (Field("block_step_preactivation", 20, "block step of the input part", signed=True),),
+                (Field("parameters", 24, "first word of the parameters, in words of the weight memory"),),
+                (
+                    Field("zero_point", 8, "of the hidden state", signed=True),
+                    Field("shift", 8, "exponent of the hidden state's multiplier, -31 to 6", signed=True),
+                    Field("clip", 15, "cell clip, 0 for none"),
+                ),
+                (Field("multiplier", 32, "hidden state's q, 0 or 2^30 to 2^31-1", signed=True),),
+            ),
+            """\
+Drain the accumulator halves that a `recurrent` MATMUL fills (its x loop over sequences, y_count 1, its group and block loops the
+same) through the LSTM cell. A group is U = COLUMNS/4 hidden units: column 4*u + k holds gate k of unit u, gates in the order
+input, forget, cell, output.
+
+    for block, group:                                       # group inner
+        wait for a full half
+        for x:
+            for u in U (last group: last_units):
+                for k in 4:
+                    a = REQ(accumulator[x][4*u + k] + bias[4*u + k], q[4*u + k], s[4*u + k])           # int32, DOUBLE
+                    p = int16 at (preactivation + block*block_step_preactivation + x*x_step_preactivation
+                                  + 2*(group*COLUMNS + 4*u + k))
+                    pre[k] = sat16(p + sat16(a))                                                          # Q3.12
+                i, f, o = sigmoid(pre[0]), sigmoid(pre[1]), sigmoid(pre[3]);  g = tanh(pre[2], -12)       # Q0.15
+                c = int16 at cell + x*x_step_cell + 2*(group*U + u)
+                c = sat16(sat16(REQ(f*c, 2^30, -14)) + sat16(REQ(i*g, 2^30, -29 - cs)))                   # cs = cell_exponent
+                if clip: c = clamp(c, -clip, clip)
+                write c back
+                h = clamp(REQ(o*tanh(c, cs), multiplier, shift) + zero_point, -128, 127)
+                activation[hidden + block*block_step + x*x_step + group*U + u] = h
+        free the half
+
+All REQ round DOUBLE. sigmoid and tanh are those of `docs/numerics.md`: a table of 256 and linear interpolation. Parameters: from
+word `parameters`, COLUMNS int32 multipliers, little endian, then COLUMNS int8 shifts padded to a whole word, once for all groups;
+then for each group COLUMNS int32 biases. cs is -15 to -9. The hidden state of block b is in the activation memory before the MATMUL
+begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap. Complete when the last byte is in the
+activation memory.""",
         ),
         Instruction(
             Opcode.TABLE,

@@ -1,12 +1,9 @@
 """From one layer of the graph to its instructions, before order, tokens and marks (which are ``schedule.py``'s).
 
-A layer becomes at most: fills of the output's border, one load of tables, and a *body* that computes: MATMUL and POST
-alternately, or VECTORs.
+All layers but an LSTM become one stage at most: fills of the output's border, one load of tables, and a body that computes.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,49 +15,24 @@ from systola_firmware.graph import (
     DepthwiseConvolution,
     Layer,
     Lookup,
+    Lstm,
     Pad,
     Pool,
     Reshape,
+    Slice,
     Softmax,
 )
 from systola_firmware.isa import IsaError, Opcode, Operation
-from systola_firmware.layout import TensorLayout
 from systola_firmware.lowering_depthwise import lower_depthwise
 from systola_firmware.lowering_fill import border_fills, lower_pad
+from systola_firmware.lowering_lstm import lower_lstm
 from systola_firmware.lowering_matmul import lower_convolution
 from systola_firmware.lowering_pool import lower_pool
+from systola_firmware.lowering_slice import lower_slice
+from systola_firmware.lowering_stage import Lowered, Stage
 from systola_firmware.lowering_vector import lower_add, lower_copy, lower_lookup
-from systola_firmware.program import Placement
+from systola_firmware.memory_plan import Plan
 from systola_firmware.weights import WeightImage, table_entries
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where every stored tensor is, by name: layout, buffer (the name of the first tensor in the same memory) and placement."""
-
-    layouts: dict[str, TensorLayout]
-    buffers: dict[str, str]
-    placements: dict[str, Placement]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The instructions of one layer, without tokens and marks.
-
-    ``reads`` and ``writes`` are buffers: those that the layer's MATMULs read, and the one that its POST-unit instructions write.
-    """
-
-    layer: Layer
-    body: tuple[Operation, ...] = ()
-    fills: tuple[Operation, ...] = ()
-    tables: Operation | None = None
-    reads: tuple[str, ...] = ()
-    writes: str = ""
-
-    @property
-    def uses_array(self) -> bool:
-        """Whether the body is MATMUL/POST pairs."""
-        return bool(self.body) and self.body[0].opcode is Opcode.MATMUL
 
 
 def _fills(layer: Layer, plan: Plan, config: Config) -> tuple[Operation, ...]:
@@ -81,8 +53,20 @@ def lower(layer: Layer, plan: Plan, image: WeightImage, config: Config) -> Lower
 
     Raises :class:`CompileError` for a layer that the instructions cannot describe.
     """
+    stages = _stages(layer, plan, image, config)
+    for operation in (operation for stage in stages for operation in (*stage.fills, *stage.body)):
+        try:
+            operation.encode()
+        except IsaError as error:
+            raise CompileError(f"{layer.name} is too large for one instruction ({error})") from error
+    return Lowered(layer, stages)
+
+
+def _stages(layer: Layer, plan: Plan, image: WeightImage, config: Config) -> tuple[Stage, ...]:
     if isinstance(layer, Softmax):
-        return Lowered(layer)
+        return ()
+    if isinstance(layer, Lstm):
+        return lower_lstm(layer, plan, image, config)
     name = layer.output.name
     sources = [plan.placements[tensor.name] for tensor in layer.inputs]
     destination = plan.placements[name]
@@ -104,23 +88,14 @@ def lower(layer: Layer, plan: Plan, image: WeightImage, config: Config) -> Lower
         case Pad():
             pads, body = lower_pad(layer, sources[0], destination, config)
             fills += tuple(pads)
-        case Reshape():
+        case Reshape() | Slice():
             if plan.buffers[layer.inputs[0].name] == plan.buffers[name]:
-                return Lowered(layer)
-            body = lower_copy(sources[0], destination, config)
+                return ()
+            if isinstance(layer, Slice):
+                body = lower_slice(layer, sources[0], destination, config)
+            else:
+                body = lower_copy(sources[0], destination, config)
         case _:
             raise CompileError(f"{layer.name}: the compiler has no lowering for {layer.operator}")
-    for operation in (*fills, *body):
-        try:
-            operation.encode()
-        except IsaError as error:
-            raise CompileError(f"{layer.name} is too large for one instruction ({error})") from error
-    uses_array = body[0].opcode is Opcode.MATMUL
-    return Lowered(
-        layer,
-        tuple(body),
-        fills,
-        tables,
-        (plan.buffers[layer.inputs[0].name],) if uses_array else (),
-        plan.buffers[name],
-    )
+    reads = (plan.buffers[layer.inputs[0].name],) if body[0].opcode is Opcode.MATMUL else ()
+    return (Stage(tuple(body), fills, tables, reads, (plan.buffers[name],)),)

@@ -46,7 +46,8 @@ class Reduction:
 class ChannelGroups:
     """Consecutive groups of ``columns`` output channels of one MATMUL/POST pair, and where they are.
 
-    ``source_step`` and ``destination_step`` are bytes from group to group; ``channels`` lists the output channels in order.
+    ``source_step`` and ``destination_step`` are bytes from group to group; ``channels`` lists the output channels in order. With
+    ``wide`` the outputs are int16, not clamped to the layer's range.
     """
 
     weights: int
@@ -57,9 +58,11 @@ class ChannelGroups:
     destination_step: int
     channels: int
     diagonal: bool = False
+    wide: bool = False
 
 
-def _loop(name: str, count: int, step: int) -> dict[str, int]:
+def loop_fields(name: str, count: int, step: int) -> dict[str, int]:
+    """Fields of a loop; a loop of one iteration has no step."""
     return {f"{name}_count": count, f"{name}_step": step if count > 1 else 0}
 
 
@@ -84,13 +87,13 @@ def emit_pair(
                 {
                     "source": tiling.source + groups.source + first * groups.source_step,
                     "diagonal": int(groups.diagonal),
-                    **_loop("x", tiling.x.count, tiling.x.source),
-                    **_loop("y", tiling.y.count, tiling.y.source),
-                    **_loop("k0", *reduction.k0),
-                    **_loop("k1", *reduction.k1),
-                    **_loop("k2", *reduction.k2),
-                    **_loop("group", count, groups.source_step),
-                    **_loop("block", tiling.block.count, tiling.block.source),
+                    **loop_fields("x", tiling.x.count, tiling.x.source),
+                    **loop_fields("y", tiling.y.count, tiling.y.source),
+                    **loop_fields("k0", *reduction.k0),
+                    **loop_fields("k1", *reduction.k1),
+                    **loop_fields("k2", *reduction.k2),
+                    **loop_fields("group", count, groups.source_step),
+                    **loop_fields("block", tiling.block.count, tiling.block.source),
                     "weights": groups.weights + first * tile_words,
                 },
             )
@@ -103,14 +106,15 @@ def emit_pair(
                     "last_columns": last_columns,
                     "per_channel": int(per_channel),
                     "rounding": int(requantization.rounding),
-                    **_loop("x", tiling.x.count, tiling.x.destination),
-                    **_loop("y", tiling.y.count, tiling.y.destination),
-                    **_loop("group", count, groups.destination_step),
-                    **_loop("block", tiling.block.count, tiling.block.destination),
+                    "wide": int(groups.wide),
+                    **loop_fields("x", tiling.x.count, tiling.x.destination),
+                    **loop_fields("y", tiling.y.count, tiling.y.destination),
+                    **loop_fields("group", count, groups.destination_step),
+                    **loop_fields("block", tiling.block.count, tiling.block.destination),
                     "parameters": groups.parameters + first * parameter_words,
-                    "zero_point": layer.output.zero_point,
-                    "minimum": layer.minimum,
-                    "maximum": layer.maximum,
+                    "zero_point": 0 if groups.wide else layer.output.zero_point,
+                    "minimum": 0 if groups.wide else layer.minimum,
+                    "maximum": 0 if groups.wide else layer.maximum,
                     "shift": 0 if per_channel else int(requantization.shift[0]),
                     "multiplier": 0 if per_channel else int(requantization.multiplier[0]),
                 },

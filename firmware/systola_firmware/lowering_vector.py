@@ -10,6 +10,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from systola_firmware.config import Config
 from systola_firmware.graph import Add, Lookup
 from systola_firmware.isa import Combine, Opcode, Operation
@@ -179,17 +182,18 @@ def lower_copy(source: Placement, destination: Placement, config: Config, *, tab
         elif is_dense(destination):
             destination = reshaped(destination, source.shape)
         else:
-            return _copy_by_pixels(source, destination, fields, config)
+            offsets = [placement.pixel_offsets().ravel() + placement.start for placement in (source, destination)]
+            return copy_elements(offsets[0], offsets[1], fields, config)
     spans = pixel_spans(source.shape, source, source, destination)
     return vectors((source.address, source.address, destination.address), spans, source.shape[3], fields, config)
 
 
-def _copy_by_pixels(source: Placement, destination: Placement, fields: Mapping[str, int], config: Config) -> list[Operation]:
-    """Copy between two bordered tensors of different shapes: runs that are contiguous in both, and steps as regular as they
-    come."""
-    offsets = [(p.pixel_offsets().ravel() + p.start).tolist() for p in (source, destination)]
+def copy_elements(
+    sources: npt.NDArray[np.int64], destinations: npt.NDArray[np.int64], fields: Mapping[str, int], config: Config
+) -> list[Operation]:
+    """Copy bytes from address to address: runs that are contiguous in both, and steps as regular as they come."""
     runs: list[tuple[int, int, int]] = []  # source, destination, bytes
-    for a, d in zip(*offsets, strict=True):
+    for a, d in zip(sources.tolist(), destinations.tolist(), strict=True):
         if runs and (a, d) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
             runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
         else:

@@ -78,15 +78,18 @@ class Status(enum.IntFlag):
 
 STATUS_ERROR_SHIFT = 8
 
-#: Performance counters: cycles since START, all zeroed by START. Order is the order of the registers.
+#: Performance counters: cycles since START, all zeroed by START. Order is the order of the registers. ``array_busy`` and those of
+#: ``wait_`` exclude each other.
 COUNTERS: dict[str, str] = {
     "cycles": "cycles from START to END",
     "array_busy": "cycles in which an activation vector entered the array",
-    "wait_token": "a MATMUL was ready but its tokens were not there (data dependency)",
+    "wait_token": "the MATMUL unit was idle, its next instruction there but not its tokens (data dependency)",
     "wait_weights": "a MATMUL waited for weights in the array, or for the accumulators' shortest pass",
     "wait_activations": "a MATMUL waited for the activation memory's port",
     "wait_post": "a MATMUL waited for a free half of the accumulators",
-    "post_busy": "cycles in which POST, VECTOR or TABLE was executing",
+    "wait_step": "a recurrent MATMUL waited for LSTM to finish the time step before",
+    "post_busy": "cycles in which POST, VECTOR, TABLE or LSTM was executing",
+    "cell_busy": "cycles in which a hidden unit entered the LSTM cell",
 }
 
 #: Words of one trace mark, in order: the address of the marked instruction, then the counters at its completion.
@@ -121,7 +124,7 @@ def register_address(name: str) -> int:
 def read_only_values(config: Config) -> dict[str, int]:
     """Values of the registers that never change."""
     values = {"identity": IDENTITY, "gateware_version": GATEWARE_VERSION}
-    values |= {f"config_{name}": getattr(config, name) for name in (*PROGRAM_FIELDS, *REPORTED_FIELDS)}
+    values |= {f"config_{name}": int(getattr(config, name)) for name in (*PROGRAM_FIELDS, *REPORTED_FIELDS)}
     return values
 
 

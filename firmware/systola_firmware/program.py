@@ -82,11 +82,28 @@ class SoftmaxStep:
 
 
 @dataclass(frozen=True)
+class State:
+    """A region of the activation memory that a recurrent layer keeps between calls; ``initial`` is what a reset writes there.
+
+    ``name`` says what it is, for instance ``lstm_0 cell``. ``index`` is the state tensor's number in the model file; ``shape`` and
+    ``dtype`` (``"int8"`` or ``"int16"``) are how to read the region.
+    """
+
+    name: str
+    address: int
+    initial: bytes
+    shape: tuple[int, ...]
+    dtype: str
+    index: int = -1
+
+
+@dataclass(frozen=True)
 class LayerRecord:
     """One layer of the program, for reports and for stopping after it.
 
     ``first`` and ``end`` are program addresses (words), ``end`` exclusive. ``mark`` is the position of its trace mark, -1 if it has
-    none (a layer without instructions). ``output`` is the tensor that the layer leaves in memory.
+    none (a layer without instructions). ``output`` is the tensor that the layer leaves in memory. ``steps`` is the number of time
+    steps of a recurrent layer, 0 for others.
     """
 
     name: str
@@ -98,6 +115,7 @@ class LayerRecord:
     output: Binding
     predicted_cycles: int = 0
     operators: tuple[int, ...] = ()
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,8 @@ class Program:
     softmax: tuple[SoftmaxStep, ...] = ()
     activation_bytes_used: int = 0
     notes: tuple[str, ...] = field(default=())  #: what the report says, e.g. which operator the driver runs
+    states: tuple[State, ...] = ()  #: of recurrent layers, in order, if the program is stateful
+    stateful: bool = False  #: the program continues from ``states`` rather than from their initial values
 
     @property
     def macs(self) -> int:

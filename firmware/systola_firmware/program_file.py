@@ -1,8 +1,9 @@
 """Compiled programs as files: ``.systola``, a zip archive.
 
 ``manifest.json`` holds everything but the long byte strings, which are members of their own: ``words.bin`` (little-endian
-uint32), ``weights.bin`` and ``constant-N.bin``. The manifest has the format's version and a SHA-256 over itself (without that
-entry) and all other members, so that a damaged file is refused rather than run. The same program always gives the same bytes.
+uint32), ``weights.bin``, ``constant-N.bin`` and, with the initial state of a recurrent layer, ``state-N.bin``. The manifest has the
+format's version and a SHA-256 over itself (without that entry) and all other members, so that a damaged file is refused rather
+than run. The same program always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from systola_firmware.errors import CompileError, ModelFileError
-from systola_firmware.program import Binding, LayerRecord, Manifest, Placement, Program, SoftmaxStep
+from systola_firmware.program import Binding, LayerRecord, Manifest, Placement, Program, SoftmaxStep, State
 
 #: Version of the file's format.
-VERSION = 1
+VERSION = 2
 _FORMAT = "systola program"
 _MAGIC = b"PK\x03\x04"  # a zip archive's first local header
 _MANIFEST = "manifest.json"
@@ -57,10 +58,15 @@ def _constant_name(index: int) -> str:
     return f"constant-{index}.bin"
 
 
+def _state_name(index: int) -> str:
+    return f"state-{index}.bin"
+
+
 def dump(program: Program) -> bytes:
     """The file's bytes."""
     members = {_WORDS: np.asarray(program.words, "<u4").tobytes(), _WEIGHTS: program.weights}
     members |= {_constant_name(index): data for index, (_, data) in enumerate(program.constants)}
+    members |= {_state_name(index): state.initial for index, state in enumerate(program.states)}
     manifest: Manifest = {
         "format": _FORMAT,
         "version": VERSION,
@@ -74,6 +80,8 @@ def dump(program: Program) -> bytes:
         "softmax": [dataclasses.asdict(step) for step in program.softmax],
         "activation_bytes_used": program.activation_bytes_used,
         "notes": list(program.notes),
+        "states": [{**vars(state), "initial": _state_name(index)} for index, state in enumerate(program.states)],
+        "stateful": program.stateful,
     }
     manifest = json.loads(_json(manifest))  # tuples become lists: what a reader will see, and hash
     manifest["sha256"] = _digest(manifest, members)
@@ -115,6 +123,10 @@ def _layer(entry: Mapping[str, Any]) -> LayerRecord:
     return LayerRecord(**{**entry, "output": _binding(entry["output"]), "operators": tuple(entry["operators"])})
 
 
+def _state(entry: Mapping[str, Any], members: Mapping[str, bytes]) -> State:
+    return State(**{**entry, "initial": members[entry["initial"]], "shape": tuple(entry["shape"])})
+
+
 def load(data: bytes) -> Program:
     """The program in a file's bytes. Raises :class:`ModelFileError`, one sentence, for a truncated, damaged or foreign file."""
     members = _members(data)
@@ -145,6 +157,8 @@ def load(data: bytes) -> Program:
             softmax=tuple(SoftmaxStep(**entry) for entry in manifest["softmax"]),
             activation_bytes_used=manifest["activation_bytes_used"],
             notes=tuple(manifest["notes"]),
+            states=tuple(_state(entry, members) for entry in manifest["states"]),
+            stateful=manifest["stateful"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"the program file's manifest is not what this version writes ({error!r})") from error

@@ -25,6 +25,14 @@ MAXIMUM_SHIFT = 6
 #: TFLM's ADD widens its operands by this many bits before it rescales them.
 _ADD_LEFT_SHIFT = 20
 
+#: A gate's preactivation is Q3.12, what its sigmoid or tanh makes of it is Q0.15.
+_GATE_FRACTION_BITS, _GATE_OUTPUT_FRACTION_BITS = 12, 15
+
+_INT16_MAX = (1 << 15) - 1
+
+#: log2 of the scales that an LSTM's cell state may have; ``docs/isa.md``: field ``cell_exponent`` of LSTM.
+CELL_EXPONENTS = range(-15, -8)
+
 #: Every int8 value in the order of a table: entry ``x & 0xFF`` belongs to ``x``.
 TABLE_DOMAIN: npt.NDArray[np.int64] = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
 
@@ -98,6 +106,49 @@ def convolution_requantization(input_scale: float, weight_scales: Sequence[float
     ``tests/firmware/test_convolution_multipliers.py`` has the witnesses.
     """
     return _requantization([input_scale * weight_scale / output_scale for weight_scale in weight_scales])
+
+
+def lstm_gate_requantization(activation_scale: float, weight_scales: Sequence[float]) -> Requantization:
+    """Of a gate's products, with the input or with the hidden state, to Q3.12: ``double(s) · double(s_w) · 2^12`` for each gate.
+
+    The product is not rounded to float32 (``test_lstm_gates_keep_the_product_in_double``).
+    """
+    return _requantization([activation_scale * weight_scale * (1 << _GATE_FRACTION_BITS) for weight_scale in weight_scales])
+
+
+def lstm_hidden_requantization(hidden_scale: float) -> Requantization:
+    """Of output gate times tanh of the cell state, both Q0.15, to the hidden state: ``2^-30 / double(s_h)``."""
+    return _requantization([2.0 ** (-2 * _GATE_OUTPUT_FRACTION_BITS) / hidden_scale])
+
+
+def lstm_cell_exponent(cell_scale: float) -> int:
+    """log2 of the cell state's scale.
+
+    Raises :class:`QuantizationError` for one that is not a power of two from 2^-15 to 2^-9. TFLM would round the logarithm, for
+    its tanh only; its converters write powers of two.
+    """
+    mantissa, exponent = math.frexp(cell_scale)
+    if mantissa != 0.5 or exponent - 1 not in CELL_EXPONENTS:
+        raise QuantizationError(
+            f"has a cell state of scale {cell_scale:.6g}, which is no power of two from 2^{CELL_EXPONENTS.start} to "
+            f"2^{CELL_EXPONENTS.stop - 1}: quantize the model with a representative data set"
+        )
+    return exponent - 1
+
+
+def lstm_cell_clip(clip: float, cell_scale: float) -> int:
+    """The cell clip in steps of the cell state: the truncated quotient, at most 32767; 0 for none, which any clip not above 0 is.
+
+    Raises :class:`QuantizationError` for one below a step, which would hold the cell state at zero.
+    """
+    if not clip > 0:
+        return 0
+    quantized = math.trunc(min(clip / cell_scale, float(_INT16_MAX)))
+    if not quantized:
+        raise QuantizationError(
+            f"has a cell clip of {clip:.6g}, below one step of the cell state ({cell_scale:.6g}): remove it or make it larger"
+        )
+    return quantized
 
 
 def quantized_bound(bound: float, scale: float, zero_point: int) -> int:

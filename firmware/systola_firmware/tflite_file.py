@@ -50,6 +50,10 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "PACK": ("PackOptions", ("ValuesCount", "Axis")),
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
     "STRIDED_SLICE": ("StridedSliceOptions", ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset")),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (
+        "UnidirectionalSequenceLSTMOptions",
+        ("FusedActivationFunction", "CellClip", "ProjClip", "TimeMajor", "DiagonalRecurrentTensors"),
+    ),
 }
 
 
@@ -161,7 +165,10 @@ def _read(model: Any) -> ModelFile:
     codes = [_operator_name(code) for code in _each(model.OperatorCodesLength(), model.OperatorCodes, "operator codes")]
     subgraphs = _count(model.SubgraphsLength(), "subgraphs")
     if subgraphs != 1:
-        raise UnsupportedModel(f"the model has {subgraphs} subgraphs: convert it without control flow, into one")
+        raise UnsupportedModel(
+            f"the model has {subgraphs} subgraphs: convert it without control flow, into one "
+            "(a recurrent layer of Keras 3 becomes a loop, that of tf_keras one operator)"
+        )
     graph = model.Subgraphs(0)
     tensors = _with_unique_names(
         _tensor(index, tensor, buffers) for index, tensor in enumerate(_each(graph.TensorsLength(), graph.Tensors, "tensors"))

@@ -89,11 +89,11 @@ def _check_operators(model: ModelFile) -> None:
 
 
 def _check_order(model: ModelFile) -> None:
-    """Operators come in execution order and every tensor is computed once."""
+    """Operators come in execution order and every tensor is computed once; variable tensors have a value from the start."""
     known = set(model.inputs) | {tensor.index for tensor in model.tensors if tensor.data is not None}
     for operator in model.operators:
         for index in operator.inputs:
-            if index >= 0 and index not in known:
+            if index >= 0 and index not in known and not model.tensors[index].variable:
                 raise ModelFileError(
                     f"operator {operator.name} (number {operator.index}) reads tensor {model.tensors[index].name!r} before "
                     "it is computed: the file is damaged, get it again"

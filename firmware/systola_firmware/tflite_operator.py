@@ -24,6 +24,7 @@ INT8_ADVICE = (
     "inference_input_type = inference_output_type = tf.int8)"
 )
 
+#: Fused activations by number: those that the engine's clamp does, and the others, for messages.
 _ACTIVATIONS = {0: Activation.NONE, 1: Activation.RELU, 2: Activation.RELU_N1_TO_1, 3: Activation.RELU6}
 _OTHER_ACTIVATIONS = {4: "TANH", 5: "SIGN_BIT"}
 _PADDING_SAME, _PADDING_VALID = 0, 1
@@ -177,11 +178,34 @@ class OperatorReader:
             raise self.damaged(f"has {values.size} biases for {channels} channels")
         return values
 
+    def state(self, position: int, dtype: str, elements: int) -> FileTensor:
+        """A variable tensor that only this operator reads and writes, symmetric unless it is int8. It starts at its zero point."""
+        tensor = self._file_tensor(position)
+        if not tensor.variable:
+            raise self.refuse(f"has a state {tensor.name!r} that is not a variable tensor: convert the model again")
+        if tensor.dtype != dtype:
+            raise self.refuse(f"has a state {tensor.name!r} of {tensor.dtype} where the engine keeps {dtype}: {INT8_ADVICE}")
+        if tensor.data is not None:
+            raise self.refuse(f"has a state {tensor.name!r} with values in the file, which the kernels ignore: remove them")
+        if tensor.elements != elements:
+            raise self.damaged(f"has a state of the shape {list(tensor.shape)} where {elements} elements belong")
+        uses = [operator.index for operator in self._model.operators for index in operator.inputs if index == tensor.index]
+        if len(uses) != 1 or any(tensor.index in operator.outputs for operator in self._model.operators):
+            raise self.refuse(f"shares its state {tensor.name!r} with another operator, which is not supported")
+        if len(tensor.scales) != 1 or len(tensor.zero_points) > 1 or (dtype != "int8" and any(tensor.zero_points)):
+            raise self.refuse(f"has a state {tensor.name!r} without one scale and a fitting zero point: {INT8_ADVICE}")
+        return tensor
+
+    def activation_name(self) -> str:
+        """The fused activation function by its schema name, for an operator that does not clamp."""
+        code = self.option("FusedActivationFunction")
+        return _ACTIVATIONS[code].value if code in _ACTIVATIONS else str(_OTHER_ACTIVATIONS.get(code, code))
+
     def fused_activation(self) -> Activation:
         """The fused activation function."""
         code = self.option("FusedActivationFunction")
         if code not in _ACTIVATIONS:
-            raise self.refuse(f"has the fused activation {_OTHER_ACTIVATIONS.get(code, code)}, which is not supported")
+            raise self.refuse(f"has the fused activation {self.activation_name()}, which is not supported")
         return _ACTIVATIONS[code]
 
     def clamp(self, target: Tensor) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from systola_firmware import lookup_tables
 from systola_firmware.graph import Add, Int8Array, Layer, Lookup, Pad, Padding, Pool, PoolKind, Reshape, Softmax, Tensor
 from systola_firmware.quantization import add_parameters
 from systola_firmware.tflite_convolutions import convolution, depthwise_convolution, fully_connected, reshaped
+from systola_firmware.tflite_lstm import unidirectional_sequence_lstm
 from systola_firmware.tflite_operator import OperatorReader
+from systola_firmware.tflite_slice import strided_slice
 
 #: How far TFLM lets the scales of a pooling layer's input and output differ.
 _POOL_SCALE_TOLERANCE = 1e-6
@@ -185,5 +187,7 @@ IMPORTERS: Mapping[str, Callable[[OperatorReader], list[Layer]]] = {
     "RESHAPE": _reshape,
     "SOFTMAX": _softmax,
     "SQUEEZE": _reshape,
+    "STRIDED_SLICE": strided_slice,
     "TANH": _lookup("Tanh", lookup_tables.tanh_table),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": unidirectional_sequence_lstm,
 }

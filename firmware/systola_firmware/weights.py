@@ -61,6 +61,20 @@ def channel_parameters(bias: Int32Array, requantization: Requantization, config:
     return b"".join(biases[g].tobytes() + multipliers[g].tobytes() + shifts[g].tobytes() + padding for g in range(groups))
 
 
+def cell_parameters(bias: Int32Array, requantization: Requantization, config: Config) -> bytes:
+    """Parameters of LSTM: multipliers and shifts of the gates for one group of columns, then the biases of every group.
+
+    ``bias`` has the gates of a hidden unit side by side: ``[4 * hidden]``; ``requantization`` has one element a gate.
+    """
+    units = config.columns // requantization.multiplier.size
+    shifts = np.tile(requantization.shift, units).astype("i1").tobytes()
+    groups = -(-bias.size // config.columns)
+    biases = np.zeros(groups * config.columns, "<i4")
+    biases[: bias.size] = bias
+    factors = np.tile(requantization.multiplier, units).astype("<i4").tobytes()
+    return factors + shifts.ljust(config.weight_word_bytes, b"\0") + biases.tobytes()
+
+
 def table_entries(*tables: npt.NDArray[np.generic]) -> bytes:
     """Tables of 256 entries as TABLE loads them: int32, little endian, entry ``i`` for the byte whose unsigned reading is ``i``."""
     return b"".join(np.asarray(table).astype("<i4").tobytes() for table in tables)

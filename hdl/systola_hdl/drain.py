@@ -1,4 +1,4 @@
-"""Drain: walks the accumulators of a POST and hands their values to the output stage."""
+"""Drain: walks the accumulators of a POST or LSTM and hands their values to the output stage."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from systola_firmware.isa import ErrorCode, Opcode
 from systola_hdl.interfaces import ADDRESS_BITS, ERROR_CODE, AccumulatorDrain, WeightRead
 from systola_hdl.layouts import payload_layout
 from systola_hdl.loop_nest import LoopNest
-from systola_hdl.output_stage import output_item
+from systola_hdl.output_stage import OutputForm, output_item
 from systola_hdl.parameters import ParameterLoader
 
 __all__ = ["Drain"]
 
 
 class Drain(Component):
-    """Executes POST up to the output stage: ``columns / requantize_lanes`` items a position, one item a cycle.
+    """Executes POST up to the output stage: ``columns / requantize_lanes`` items a position (wide: twice as many), one a cycle.
+
+    For LSTM it does the same with the form GATES, which reserve places of the cell unit and have no address.
 
     A job (block, group) begins when its half of the accumulators is full and its parameters are loaded. Between two jobs that are
     ready, one cycle is lost: ``full`` speaks of the next half only after ``release``. Chunks of the last group that lie wholly
@@ -37,7 +39,9 @@ class Drain(Component):
     start:
         For one cycle, while nothing is in progress.
     instruction:
-        Payload of the POST; constant from ``start`` until ``finished``.
+        Payload of the POST; constant from ``start`` until ``finished``. For LSTM, a POST with the same loops and columns.
+    gates:
+        The instruction is LSTM, which also means the layout of its parameters; constant like ``instruction``.
     finished:
         The last item has been reserved; low from the cycle after ``start``.
     error:
@@ -58,6 +62,7 @@ class Drain(Component):
             {
                 "start": In(1),
                 "instruction": In(payload_layout(Opcode.POST)),
+                "gates": In(1),
                 "finished": Out(1),
                 "error": Out(ERROR_CODE),
                 "o": Out(stream.Signature(output_item(config), always_ready=True)),
@@ -83,11 +88,12 @@ class Drain(Component):
             parameters.group_count.eq(instruction.group_count),
             parameters.block_count.eq(instruction.block_count),
             parameters.per_channel.eq(instruction.per_channel),
+            parameters.shared.eq(self.gates),
             parameters.factor.multiplier.eq(instruction.multiplier),
             parameters.factor.shift.eq(instruction.shift),
         ]
 
-        # The innermost loop goes through the columns of a position.
+        # The innermost loop goes through the columns of a position, by what is written at once.
         m.submodules.nest = nest = LoopNest(("block", "group", "y", "x", "chunk"))
         starting = Signal()
         begin = nest.start.payload
@@ -95,13 +101,13 @@ class Drain(Component):
         m.d.comb += [nest.start.valid.eq(starting), begin.base[0].eq(instruction.destination)]
         for loop in ("block", "group", "y", "x"):
             m.d.comb += [begin.counts[loop].eq(instruction[f"{loop}_count"]), begin.steps[loop][0].eq(instruction[f"{loop}_step"])]
-        m.d.comb += [begin.counts.chunk.eq(chunks), begin.steps.chunk[0].eq(lanes)]
+        m.d.comb += [begin.counts.chunk.eq(Mux(instruction.wide, 2 * chunks, chunks)), begin.steps.chunk[0].eq(lanes)]
 
         item = nest.o.payload
         job_first = item.first.y & item.first.x & item.first.chunk
         job_last = item.last.y & item.last.x & item.last.chunk
         position = Signal(range(config.accumulator_depth + 1))
-        chunk = Signal(range(chunks))
+        chunk = Signal(range(2 * chunks))
         release = Signal()
         ready = Signal()  # the item's job may go on
         issue = Signal()
@@ -113,9 +119,10 @@ class Drain(Component):
         with m.Else():
             m.d.comb += issue.eq(nest.o.valid & ready & self.free)
 
-        # Lanes of this chunk that belong to channels; none beyond those of the last group.
+        # Bytes of this chunk that belong to channels; none beyond those of the last group.
         beyond = chunk * lanes
-        channels = Mux(item.last.group, instruction.last_columns, config.columns)
+        columns = Mux(item.last.group, instruction.last_columns, config.columns)
+        channels = Mux(instruction.wide, columns << 1, columns)
         count = Signal(range(lanes + 1))
         with m.If(channels >= beyond + lanes):
             m.d.comb += count.eq(lanes)
@@ -140,13 +147,21 @@ class Drain(Component):
 
         # Beside the accumulators' read.
         travel = data.StructLayout(
-            {"valid": 1, "job_first": 1, "chunk": ceil_log2(chunks), "address": ADDRESS_BITS, "count": range(lanes + 1)}
+            {
+                "valid": 1,
+                "job_first": 1,
+                "chunk": ceil_log2(chunks),  # of the columns
+                "high": 1,  # the second half of a wide one
+                "address": ADDRESS_BITS,
+                "count": range(lanes + 1),
+            }
         )
         stages = [Signal(travel, name=f"read_{cycle}") for cycle in range(self.read_latency + 1)]
         m.d.comb += [
             stages[0].valid.eq(issue),
             stages[0].job_first.eq(job_first),
-            stages[0].chunk.eq(chunk),
+            stages[0].chunk.eq(Mux(instruction.wide, chunk >> 1, chunk)),
+            stages[0].high.eq(chunk[0]),
             stages[0].address.eq(item.address[0]),
             stages[0].count.eq(count),
         ]
@@ -160,6 +175,13 @@ class Drain(Component):
         m.d.comb += [
             self.o.valid.eq(arrived.valid & (arrived.count != 0)),
             output.rounding.eq(instruction.rounding),
+            output.form.eq(
+                Mux(
+                    self.gates,
+                    OutputForm.GATES,
+                    Mux(instruction.wide, Mux(arrived.high, OutputForm.INT16_HIGH, OutputForm.INT16_LOW), OutputForm.INT8),
+                )
+            ),
             output.address.eq(arrived.address),
             output.count.eq(arrived.count),
         ]

@@ -85,6 +85,7 @@ class Engine(Component):
         connect(m, post.activation_read, activation.read_post)
         connect(m, post.activation_write, activation.write)
         connect(m, post.weights, weight.read_post)
+        m.d.comb += matmul.step_done.eq(post.step_done)
         self._connect_host(m, registers, program, sequencer)
         self._connect_observation(m, registers, sequencer, counters, trace)
 
@@ -94,7 +95,9 @@ class Engine(Component):
             counters.events.wait_weights.eq(matmul.wait_weights),
             counters.events.wait_activations.eq(matmul.wait_activations),
             counters.events.wait_post.eq(matmul.wait_post),
+            counters.events.wait_step.eq(matmul.wait_step),
             counters.events.post_busy.eq(post.busy),
+            counters.events.cell_busy.eq(post.cell_busy),
         ]
         ports = (activation.read_stream, activation.read_post, activation.write, weight.read_loader, weight.read_post)
         transfers = Cat(*(port.valid & port.ready for port in ports))

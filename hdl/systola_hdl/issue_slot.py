@@ -45,7 +45,7 @@ class IssueSlot(Component):
     active: Out(1)
         Anything complete is held, or executing.
     starved: Out(1)
-        The unit would take the instruction, but its tokens are not there.
+        The unit has nothing else to do and would take the instruction, but its tokens are not there.
     control: Out(UnitControl(unit))
         The unit.
     """
@@ -93,7 +93,7 @@ class IssueSlot(Component):
             instruction.payload.opcode.eq(opcode),
             instruction.payload.words.eq(words),
             self.taken.eq(instruction.valid & instruction.ready),
-            self.starved.eq(allowed & instruction.ready & ~self.available),
+            self.starved.eq(allowed & instruction.ready & ~self.available & ~self.control.busy),
         ]
         with m.If(self.open):
             m.d.sync += [held.eq(1), missing.eq(self.length), position.eq(0), granted.eq(0)]

@@ -35,18 +35,20 @@ class LoopNest(Component):
         Names of the loops, outermost first.
     addresses:
         Number of addresses that step together; 0 for the flags alone.
+    tag_bits:
+        Bits that every item of a nest carries from its start.
 
     Attributes
     ----------
     start:
-        ``counts.<loop>`` (at least 1; 0 counts as 2**12), ``steps.<loop>[a]``, ``base[a]``.
+        ``counts.<loop>`` (at least 1; 0 counts as 2**12), ``steps.<loop>[a]``, ``base[a]``, ``tag``.
     o:
-        ``address[a]`` and the flags ``first.<loop>`` and ``last.<loop>``: this is the first or last iteration of that loop.
+        ``address[a]``, ``tag``, and the flags ``first.<loop>`` and ``last.<loop>``: it is the first or last iteration of that loop.
     """
 
     latency = 3
 
-    def __init__(self, loops: Sequence[str], addresses: int = 1) -> None:
+    def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0) -> None:
         if not loops or len(set(loops)) != len(loops):
             raise ValueError(f"loops must be different names, at least one, not {tuple(loops)!r}")
         if addresses < 0:
@@ -60,9 +62,10 @@ class LoopNest(Component):
                 "counts": data.StructLayout(dict.fromkeys(self.loops, COUNT_BITS)),
                 "steps": data.StructLayout(dict.fromkeys(self.loops, data.ArrayLayout(signed(STEP_BITS), addresses))),
                 "base": address,
+                "tag": tag_bits,
             }
         )
-        self.item_layout = data.StructLayout({"address": address, "first": flags, "last": flags})
+        self.item_layout = data.StructLayout({"address": address, "first": flags, "last": flags, "tag": tag_bits})
         super().__init__({"start": In(stream.Signature(self.start_layout)), "o": Out(stream.Signature(self.item_layout))})
 
     def elaborate(self, _platform: object) -> Elaboratable:
@@ -82,6 +85,7 @@ class LoopNest(Component):
         delta = Signal(data.ArrayLayout(signed(ADDRESS_BITS), self.addresses))
         waiting = Signal()
         waiting_flags = Signal(2 * levels)
+        waiting_tag = Signal.like(nest.tag)
 
         take_item = Signal()  # stage 3 is free
         take_count = Signal()  # stage 2 is free
@@ -99,6 +103,7 @@ class LoopNest(Component):
             m.d.sync += waiting.eq(active)
             with m.If(active):
                 m.d.sync += [begins.eq(0), steps_now.eq(steps_next), stepping.eq(steps_now), waiting_flags.eq(Cat(first, last))]
+                m.d.sync += waiting_tag.eq(nest.tag)
                 for level, counter in enumerate(following):
                     inner_of_stepped = last[level:].all()  # an outer loop steps, so this one starts over
                     with m.If(inner_of_stepped):
@@ -125,6 +130,7 @@ class LoopNest(Component):
             m.d.sync += self.o.valid.eq(waiting)
             with m.If(waiting):
                 m.d.sync += Cat(self.o.payload.first.as_value(), self.o.payload.last.as_value()).eq(waiting_flags)
+                m.d.sync += self.o.payload.tag.eq(waiting_tag)
         for address in range(self.addresses):
             bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}") for loop in self.loops]
             m.d.comb += self.o.payload.address[address].eq(bases[-1])

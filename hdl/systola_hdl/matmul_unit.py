@@ -34,7 +34,9 @@ class MatmulUnit(Component):
         To the memories.
     drain:
         :class:`AccumulatorDrain`, flipped.
-    array_busy, wait_weights, wait_activations, wait_post:
+    step_done:
+        From the post-processor, for one cycle: a ``recurrent`` instruction may begin its next block.
+    array_busy, wait_weights, wait_activations, wait_post, wait_step:
         Events for the counters; at most one is high in a cycle.
     """
 
@@ -46,10 +48,12 @@ class MatmulUnit(Component):
                 "activation": Out(ActivationRead(config)),
                 "weights": Out(WeightRead(config)),
                 "drain": In(AccumulatorDrain(config)),
+                "step_done": In(1),
                 "array_busy": Out(1),
                 "wait_weights": Out(1),
                 "wait_activations": Out(1),
                 "wait_post": Out(1),
+                "wait_step": Out(1),
             }
         )
 
@@ -74,6 +78,8 @@ class MatmulUnit(Component):
             self.wait_weights.eq(streamer.wait_weights),
             self.wait_activations.eq(streamer.wait_activations),
             self.wait_post.eq(streamer.wait_post),
+            self.wait_step.eq(streamer.wait_step),
+            streamer.step_done.eq(self.step_done),
         ]
         # The array's rule for weights is kept at the memories' requests, so both ways from there must take the same time.
         latency = max(streamer.latency, loader.load_latency)
@@ -102,6 +108,7 @@ class MatmulUnit(Component):
             loader.start.payload.weights.eq(fields.weights),
             loader.start.payload.diagonal.eq(fields.diagonal),
             streamer.start.payload.base[0].eq(fields.source),
+            streamer.start.payload.tag.eq(fields.recurrent),
             control.done.eq(streamer.done),
             control.busy.eq(taken != 0),
             control.error.eq(streamer.error | bad_field),

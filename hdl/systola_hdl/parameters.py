@@ -16,7 +16,7 @@ __all__ = ["ParameterLoader"]
 
 
 class ParameterLoader(Component):
-    """Fetches the parameters of every (block, group) of a POST, in order, in the layout of :mod:`systola_firmware.isa`.
+    """Fetches the parameters of every (block, group) of a POST or LSTM, in order, in the layout of :mod:`systola_firmware.isa`.
 
     Two sets of registers: one is in use, the next is loaded meanwhile. A set costs ``bias_words`` or ``channel_parameter_words``
     cycles and the memory's latency, all of it hidden except for the first.
@@ -26,9 +26,11 @@ class ParameterLoader(Component):
     start:
         For one cycle, while nothing is in progress; the following inputs are constant from then on.
     address, group_count, block_count, per_channel:
-        Fields of the instruction. A block's groups start over at ``address``.
+        Fields of the instruction. A block's groups start over with the first group's set.
+    shared:
+        The layout of LSTM: the factors of all columns come once, before the biases of the groups; not with ``per_channel``.
     factor:
-        Factor of every channel if not ``per_channel``.
+        Factor of every channel if neither ``per_channel`` nor ``shared``.
     available:
         The next set is complete.
     claim:
@@ -52,6 +54,7 @@ class ParameterLoader(Component):
                 "group_count": In(COUNT_BITS),
                 "block_count": In(COUNT_BITS),
                 "per_channel": In(1),
+                "shared": In(1),
                 "factor": In(FACTOR),
                 "available": Out(1),
                 "claim": In(1),
@@ -71,24 +74,28 @@ class ParameterLoader(Component):
         connect(m, fetcher.weights, flipped(self.weights))
         m.d.comb += [self.outside.eq(fetcher.outside), fetcher.consumed.eq(self.weights.data_valid)]
 
-        count = Mux(self.per_channel, words, config.bias_words)
+        fetches_factors = Signal()  # those that all groups share
+        count = Mux(fetches_factors, words - config.bias_words, Mux(self.per_channel, words, config.bias_words))
         address = Signal(WEIGHT_ADDRESS_BITS)
         group = Signal(COUNT_BITS)
         block = Signal(COUNT_BITS)
+        first_address = Signal(WEIGHT_ADDRESS_BITS)  # of the first group's set
         m.d.comb += [fetcher.start.payload.address.eq(address), fetcher.start.payload.count.eq(count)]
 
-        # The next set, word by word as it comes.
+        # The next set, word by word as it comes; shared factors stay while biases come and go.
         received = Signal(range(words))
+        place = received + Mux(fetches_factors, config.bias_words, 0)
         following = [Signal(8 * config.weight_word_bytes, name=f"word{index}") for index in range(words)]
         with m.If(self.weights.data_valid):
             m.d.sync += received.eq(received + 1)
             for index, word in enumerate(following):
-                with m.If(received == index):
+                with m.If(place == index):
                     m.d.sync += word.eq(self.weights.data)
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [address.eq(self.address), group.eq(1), block.eq(1)]
+                m.d.sync += [address.eq(self.address), first_address.eq(self.address), group.eq(1), block.eq(1)]
+                m.d.sync += fetches_factors.eq(self.shared)
                 with m.If(self.start):
                     m.next = "REQUEST"
             with m.State("REQUEST"):
@@ -99,6 +106,9 @@ class ParameterLoader(Component):
             with m.State("RECEIVE"):
                 with m.If(self.weights.data_valid & (received == count - 1)):
                     m.next = "AVAILABLE"
+                    with m.If(fetches_factors):
+                        m.d.sync += [fetches_factors.eq(0), address.eq(address + count), first_address.eq(address + count)]
+                        m.next = "REQUEST"
             with m.State("AVAILABLE"):
                 m.d.comb += self.available.eq(1)
                 with m.If(self.claim):
@@ -109,20 +119,21 @@ class ParameterLoader(Component):
                     with m.If(group != self.group_count):
                         m.d.sync += [group.eq(group + 1), address.eq(address + count)]
                     with m.Else():
-                        m.d.sync += [group.eq(1), address.eq(self.address), block.eq(block + 1)]
+                        m.d.sync += [group.eq(1), address.eq(first_address), block.eq(block + 1)]
                         with m.If(block == self.block_count):
                             m.next = "IDLE"
         following_bias = Cat(*following[: config.bias_words])
         following_multiplier = Cat(*following[config.bias_words : 2 * config.bias_words])
         following_shift = following[-1]
+        takes_factors = self.per_channel | self.shared
         with m.If(self.swap):
             m.d.sync += self.bias.eq(following_bias)
             for column in range(config.columns):
                 factor = self.factors[column]
                 m.d.sync += [
                     factor.multiplier.eq(
-                        Mux(self.per_channel, following_multiplier.word_select(column, 32).as_signed(), self.factor.multiplier)
+                        Mux(takes_factors, following_multiplier.word_select(column, 32).as_signed(), self.factor.multiplier)
                     ),
-                    factor.shift.eq(Mux(self.per_channel, following_shift.word_select(column, 8).as_signed(), self.factor.shift)),
+                    factor.shift.eq(Mux(takes_factors, following_shift.word_select(column, 8).as_signed(), self.factor.shift)),
                 ]
         return m

@@ -1,10 +1,10 @@
-"""POST unit: executes POST, VECTOR and TABLE, one after the other."""
+"""POST unit: executes POST, VECTOR, TABLE and LSTM, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -13,6 +13,9 @@ from systola_firmware.isa import ErrorCode, Opcode, Rounding, Unit
 from systola_hdl.drain import Drain
 from systola_hdl.interfaces import ERROR_CODE, AccumulatorDrain, ActivationRead, ActivationWrite, UnitControl, WeightRead
 from systola_hdl.layouts import payload_layout
+from systola_hdl.lstm_activation import EXPONENT_MAXIMUM, EXPONENT_MINIMUM
+from systola_hdl.lstm_cell import GATES
+from systola_hdl.lstm_path import LstmPath
 from systola_hdl.output_stage import OutputStage
 from systola_hdl.tables import LookUpTables, TableLoader
 from systola_hdl.vector import Vector
@@ -21,14 +24,17 @@ __all__ = ["PostUnit"]
 
 
 class PostUnit(Component):
-    """The post-processor: drain, vector unit and table loader around one output stage.
+    """The post-processor: drain, vector unit, table loader and LSTM cell around one output stage.
+
+    LSTM runs on drain and requantizers, from which it goes to the LSTM path and back. Without ``config.lstm`` it is an illegal
+    opcode.
 
     An instruction begins when the one before it is complete, three cycles after it is offered. Fields are checked before anything
     is done. Errors are precise: everything the instruction writes before the place of the error is written first, then
     ``control.error`` pulses, and nothing follows until reset.
 
-    Throughput: see :class:`~systola_hdl.drain.Drain`, :class:`~systola_hdl.vector.Vector` and
-    :class:`~systola_hdl.tables.TableLoader`.
+    Throughput: see :class:`~systola_hdl.drain.Drain`, :class:`~systola_hdl.vector.Vector`,
+    :class:`~systola_hdl.tables.TableLoader` and :class:`~systola_hdl.lstm_path.LstmPath`.
 
     Parameters
     ----------
@@ -45,8 +51,10 @@ class PostUnit(Component):
         From the sequencer. The instruction is taken when the unit is free.
     drain, activation_read, activation_write, weights:
         Ports of the memories.
-    busy:
-        An instruction is executing: the counter ``post_busy``.
+    step_done:
+        For one cycle: every read from now on sees what LSTM wrote in another time step (block) but the last.
+    busy, cell_busy:
+        An instruction is executing, and a hidden unit leaves the LSTM cell: the counters of these names.
     """
 
     def __init__(self, config: Config, *, accumulator_read_latency: int = 2, activation_write_latency: int = 1) -> None:
@@ -60,7 +68,9 @@ class PostUnit(Component):
                 "activation_read": Out(ActivationRead(config)),
                 "activation_write": Out(ActivationWrite(config)),
                 "weights": Out(WeightRead(config)),
+                "step_done": Out(1),
                 "busy": Out(1),
+                "cell_busy": Out(1),
             }
         )
 
@@ -74,21 +84,48 @@ class PostUnit(Component):
         instruction = Signal(self.control.instruction.payload.shape())
         views = {
             opcode: data.View(payload_layout(opcode), instruction.words[: payload_layout(opcode).size])
-            for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
+            for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE, Opcode.LSTM)
+            if self.config.lstm or opcode is not Opcode.LSTM
         }
         is_opcode = {opcode: instruction.opcode == opcode for opcode in views}
         m.d.comb += [
             drain.instruction.eq(views[Opcode.POST]),
+            drain.free.eq(output.free),
             vector.instruction.eq(views[Opcode.VECTOR]),
             tables.address.eq(views[Opcode.TABLE].source),
             tables.tables.eq(views[Opcode.TABLE].tables),
         ]
         connect(m, drain.accumulators, flipped(self.drain))
-        connect(m, vector.activations, flipped(self.activation_read))
         connect(m, output.write, flipped(self.activation_write))
         connect(m, tables.o, vector.table_write)
         self._build_output_sharing(m, is_opcode[Opcode.POST], drain, vector, output)
-        self._build_weight_sharing(m, ((is_opcode[Opcode.POST], drain), (is_opcode[Opcode.TABLE], tables)))
+        drains = is_opcode[Opcode.POST]
+        readers: list[tuple[Value, Vector | LstmPath]] = [(is_opcode[Opcode.VECTOR], vector)]
+        finished_by = {Opcode.POST: drain.finished, Opcode.VECTOR: vector.finished, Opcode.TABLE: tables.finished}
+        errors: dict[Opcode, Value] = {
+            Opcode.POST: drain.error,
+            Opcode.VECTOR: vector.error,
+            Opcode.TABLE: Mux(tables.outside, ErrorCode.WEIGHT_ADDRESS, ErrorCode.NONE),
+        }
+        starts = {Opcode.VECTOR: vector.start, Opcode.TABLE: tables.start}
+        rules = {
+            Opcode.POST: self._bad_post(views[Opcode.POST]),
+            Opcode.VECTOR: self._bad_vector(views[Opcode.VECTOR]),
+            Opcode.TABLE: [(tables.tables == 0) | (tables.tables == 3)],
+        }
+        if self.config.lstm:
+            m.submodules.lstm_path = lstm = LstmPath(self.config)
+            m.d.comb += lstm.instruction.eq(views[Opcode.LSTM])
+            self._build_lstm(m, is_opcode[Opcode.LSTM], drain, lstm, output)
+            drains |= is_opcode[Opcode.LSTM]
+            readers.append((is_opcode[Opcode.LSTM], lstm))
+            starts[Opcode.LSTM] = lstm.start
+            finished_by[Opcode.LSTM] = drain.finished & lstm.finished
+            # The drain's error is that of the oldest position once all gates before it have been taken.
+            errors[Opcode.LSTM] = lstm.error | Mux(lstm.empty, drain.error, ErrorCode.NONE)
+            rules[Opcode.LSTM] = self._bad_lstm(views[Opcode.LSTM])
+        self._build_read_sharing(m, readers)
+        self._build_weight_sharing(m, ((drains, drain), (is_opcode[Opcode.TABLE], tables)))
         for name in ("zero_point", "minimum", "maximum"):
             m.d.comb += output.range[name].eq(
                 Mux(is_opcode[Opcode.POST], views[Opcode.POST][name], views[Opcode.VECTOR][name]).as_signed()
@@ -98,12 +135,9 @@ class PostUnit(Component):
         finished = Signal()
         error = Signal(ERROR_CODE)
         with m.Switch(instruction.opcode):
-            with m.Case(Opcode.POST):
-                m.d.comb += [finished.eq(drain.finished), error.eq(drain.error)]
-            with m.Case(Opcode.VECTOR):
-                m.d.comb += [finished.eq(vector.finished), error.eq(vector.error)]
-            with m.Case(Opcode.TABLE):
-                m.d.comb += [finished.eq(tables.finished), error.eq(Mux(tables.outside, ErrorCode.WEIGHT_ADDRESS, ErrorCode.NONE))]
+            for opcode in views:
+                with m.Case(opcode):
+                    m.d.comb += [finished.eq(finished_by[opcode]), error.eq(errors[opcode])]
 
         reason = Signal(ERROR_CODE)
         settling = Signal(range(LookUpTables.write_latency + 1))
@@ -117,16 +151,12 @@ class PostUnit(Component):
             with m.State("CHECK"):
                 m.d.comb += self.control.busy.eq(1)
                 m.next = "START"
-                with m.If(~Value.cast(is_opcode[Opcode.POST] | is_opcode[Opcode.VECTOR] | is_opcode[Opcode.TABLE])):
+                with m.If(~Cat(is_opcode.values()).any()):
                     m.d.sync += reason.eq(ErrorCode.ILLEGAL_OPCODE)
                     m.next = "ERROR"
-                for opcode, rules in (
-                    (Opcode.POST, self._bad_post(views[Opcode.POST])),
-                    (Opcode.VECTOR, self._bad_vector(views[Opcode.VECTOR])),
-                    (Opcode.TABLE, [(tables.tables == 0) | (tables.tables == 3)]),
-                ):
-                    is_bad = Signal(len(rules), name=f"bad_{opcode.name.lower()}")
-                    for number, rule in enumerate(rules):
+                for opcode, broken in rules.items():
+                    is_bad = Signal(len(broken), name=f"bad_{opcode.name.lower()}")
+                    for number, rule in enumerate(broken):
                         m.d.comb += is_bad[number].eq(rule)
                     with m.If(is_opcode[opcode] & is_bad.any()):
                         m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
@@ -134,9 +164,8 @@ class PostUnit(Component):
             with m.State("START"):
                 m.d.comb += [
                     self.control.busy.eq(1),
-                    drain.start.eq(is_opcode[Opcode.POST]),
-                    vector.start.eq(is_opcode[Opcode.VECTOR]),
-                    tables.start.eq(is_opcode[Opcode.TABLE]),
+                    drain.start.eq(drains),
+                    *(start.eq(is_opcode[opcode]) for opcode, start in starts.items()),
                 ]
                 m.d.sync += settling.eq(LookUpTables.write_latency)
                 m.next = "RUN"
@@ -166,9 +195,49 @@ class PostUnit(Component):
             output.i.valid.eq(Mux(is_post, drain.o.valid, vector.o.valid)),
             output.i.payload.eq(Mux(is_post, drain.o.payload, vector.o.payload)),
             output.reserve.eq(Mux(is_post, drain.reserve, vector.reserve)),
-            drain.free.eq(output.free),
             vector.free.eq(output.free),
         ]
+
+    def _build_lstm(self, m: Module, is_lstm: Value, drain: Drain, lstm: LstmPath, output: OutputStage) -> None:
+        """Run the drain for LSTM, as if it were a POST, and put the LSTM path behind the requantizers."""
+        fields = lstm.instruction
+        m.d.comb += [
+            lstm.gates.valid.eq(output.gates.valid),
+            lstm.gates.payload.eq(output.gates.payload),
+            lstm.output_idle.eq(output.idle),
+            lstm.free.eq(output.free),
+            output.direct.valid.eq(lstm.o.valid),
+            output.direct.payload.eq(lstm.o.payload),
+            self.step_done.eq(lstm.step_done),
+            self.cell_busy.eq(lstm.unit_done),
+            drain.gates.eq(is_lstm),
+        ]
+        with m.If(is_lstm):
+            same = ("x_count", "group_count", "block_count", "parameters")
+            m.d.comb += [
+                drain.instruction.eq(0),
+                *(drain.instruction[name].eq(fields[name]) for name in same),
+                drain.instruction.y_count.eq(1),
+                drain.instruction.last_columns.eq(fields.last_units * len(GATES)),
+                drain.instruction.rounding.eq(Rounding.DOUBLE),
+                output.i.valid.eq(drain.o.valid),
+                output.i.payload.eq(drain.o.payload),
+                output.reserve.eq(lstm.reserve),
+                lstm.reserve_gates.eq(drain.reserve),
+                drain.free.eq(lstm.free_gates),
+            ]
+
+    def _build_read_sharing(self, m: Module, readers: Sequence[tuple[Value, Vector | LstmPath]]) -> None:
+        """The opcode in progress owns the activation memory's read port."""
+        for owns, reader in readers:
+            with m.If(owns):
+                m.d.comb += [
+                    self.activation_read.valid.eq(reader.activations.valid),
+                    self.activation_read.address.eq(reader.activations.address),
+                    reader.activations.ready.eq(self.activation_read.ready),
+                    reader.activations.data_valid.eq(self.activation_read.data_valid),
+                ]
+            m.d.comb += reader.activations.data.eq(self.activation_read.data)
 
     def _build_weight_sharing(self, m: Module, owners: Sequence[tuple[Value, Drain | TableLoader]]) -> None:
         """The opcode in progress owns the weight memory's port."""
@@ -194,6 +263,16 @@ class PostUnit(Component):
             (fields.last_columns == 0) | (fields.last_columns > self.config.columns),
             rounding,
             shift & ~fields.per_channel,
+        ]
+
+    def _bad_lstm(self, fields: data.View) -> list[Value]:
+        """Rules that an LSTM breaks."""
+        return [
+            *(fields[f"{loop}_count"] == 0 for loop in ("x", "group", "block")),
+            fields.x_count > self.config.accumulator_depth,
+            (fields.last_units == 0) | (fields.last_units > self.config.columns // len(GATES)),
+            (fields.shift < -31) | (fields.shift > 6),
+            (fields.cell_exponent < EXPONENT_MINIMUM) | (fields.cell_exponent > EXPONENT_MAXIMUM),
         ]
 
     def _bad_vector(self, fields: data.View) -> list[Value]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.isa import Rounding
 
-__all__ = ["FACTOR", "ROUNDING_BITS", "SHIFT_BITS", "Requantizer"]
+__all__ = ["FACTOR", "ROUNDING_BITS", "SHIFT_BITS", "Requantizer", "add_half", "below_half"]
 
 #: Width of a shift, as in the instruction set.
 SHIFT_BITS = 8
@@ -26,6 +26,19 @@ _SHIFT_LIMIT = 31 + _FRACTION_BITS
 
 #: The real factor ``multiplier * 2**(shift - 31)``; multiplier 0 or 2^30 to 2^31-1, shift -31 to 6.
 FACTOR = data.StructLayout({"multiplier": signed(32), "shift": signed(SHIFT_BITS)})
+
+
+def below_half(places: ValueLike, limit: int) -> Value:
+    """``2**(places - 1) - 1`` for a right shift by ``places``, 1 to ``limit``: what :func:`add_half` takes."""
+    return Cat(Value.cast(places) > bit + 1 for bit in range(limit - 1))
+
+
+def add_half(value: Value, ones: Value, away: ValueLike) -> Value:
+    """The signed ``value + 2**(n - 1) - away``, which rounds a right shift by n.
+
+    ``ones`` is :func:`below_half` of n. With ``away`` 0 a half goes up; with ``away`` the sign of ``value`` it goes away from zero.
+    """
+    return value + Cat(ones, Const(0, 1)).as_signed() + Cat(~Value.cast(away), Const(0, 1)).as_signed()
 
 
 class Requantizer(Component):
@@ -118,13 +131,13 @@ class Requantizer(Component):
         m.d.comb += rounded.eq(product[31:63].as_signed() + product[30])
         m.d.sync += [
             high_part.eq(Mux(single[3], product[31 - _FRACTION_BITS : 63], Cat(Const(0, _FRACTION_BITS), rounded))),
-            ones.eq(Cat(n[3] > bit + 1 for bit in range(len(ones)))),
+            ones.eq(below_half(n[3], _SHIFT_LIMIT)),
             away.eq(double[3] & rounded[-1]),
         ]
 
         # cycle 6: half a step added
         total = Signal(signed(_HIGH_BITS + 1))
-        m.d.sync += total.eq(high_part + Cat(ones, Const(0, 1)).as_signed() + Cat(~away, Const(0, 1)).as_signed())
+        m.d.sync += total.eq(add_half(high_part, ones, away))
 
         # cycles 7 and 8: shifted right, by eights and then by ones; only the low 32 bits are wanted
         coarse = Signal(signed(32 + 7))

@@ -59,7 +59,7 @@ class Sequencer(Component):
     unit_reset: Out(1)
         Reset of all units, held for :data:`RESET_CYCLES` cycles after an error.
     wait_token: Out(1)
-        The MATMUL unit could start its instruction, but for its tokens.
+        The MATMUL unit is idle and could start its instruction, but for its tokens.
     """
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:

@@ -25,7 +25,7 @@ Top = Literal["simulation", "board"]
 
 _TOPS = {"simulation": SimulationTop, "board": Systola}
 #: Modules of ``systola_firmware`` that define the hardware.
-_DEFINITIONS = ("config.py", "isa.py", "link.py", "memory_map.py")
+_DEFINITIONS = ("config.py", "isa.py", "link.py", "memory_map.py", "sigmoid.py")
 #: An initial block that sets the words of one memory, the first to zero.
 _INITIAL = re.compile(
     r"(?P<indent> *)initial begin\n"

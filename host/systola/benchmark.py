@@ -13,12 +13,13 @@ import numpy as np
 from rich.console import Console
 
 from systola.errors import DeviceError, ProgramError
-from systola.session import Session
+from systola.session import LayerProfile, Session
 from systola_firmware.config import Config
 
 __all__ = ["Record", "measure", "stalls", "write_record"]
 
 #: JSON-ready: model, preset, array, macs, cycles, busy_cycles, utilization, clock_mhz, latency_ms, layers.
+#: A recurrent layer's entry has also ``recurrence``, per time step.
 Record = dict[str, Any]
 
 _STALL_PREFIX = "wait_"
@@ -64,9 +65,35 @@ def measure(session: Session, model: str) -> Record:
                 "cycles": layer.cycles,
                 "utilization": utilization(layer.macs, layer.cycles, config),
                 "stalls": stalls(layer.counters),
+                **_recurrence(session, layer),
             }
             for layer in session.layers
         ],
+    }
+
+
+def step_bound(units: int, config: Config) -> float:
+    """Fewest cycles of one time step of an LSTM of ``units`` hidden units: those in which the weight memory delivers its four
+    matrices, ``4 · units² / (columns · weight_rows_per_cycle)``."""
+    return 4 * units * units / config.weight_word_bytes
+
+
+def _recurrence(session: Session, layer: LayerProfile) -> dict[str, Any]:
+    """Of a recurrent layer, entry ``recurrence``: each counter of the recurrence as cycles for each time step."""
+    if not layer.recurrence:
+        return {}
+    units = next(record.output.shape[-1] for record in session.program.layers if record.name == layer.name)
+    each = {name: value / layer.steps for name, value in layer.recurrence.items()}
+    return {
+        "recurrence": {
+            "steps": layer.steps,
+            "units": units,
+            "cycles": each["cycles"],
+            "weight_bound": step_bound(units, session.device.config),
+            "array_busy": each["array_busy"],
+            "cell_busy": each["cell_busy"],
+            "stalls": {name.removeprefix(_STALL_PREFIX): value for name, value in each.items() if name.startswith(_STALL_PREFIX)},
+        }
     }
 
 
@@ -110,7 +137,7 @@ def main() -> None:
     """``make bench``: measure all models on ``--device`` and write a JSON file for each to the folder ``--output``."""
     from systola.cli import guarded
     from systola.connect import DEFAULT_DEVICE
-    from systola.reports import bench_table
+    from systola.reports import bench_table, recurrence_table
 
     parser = argparse.ArgumentParser(description="Measure the example model and the shared models.")
     parser.add_argument("--device", default=DEFAULT_DEVICE)
@@ -118,7 +145,14 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true")
     options = parser.parse_args()
     console = Console()
-    guarded(lambda: console.print(bench_table(measure_all(options.device, options.output, console))), debug=options.debug)
+
+    def measured() -> None:
+        records = measure_all(options.device, options.output, console)
+        console.print(bench_table(records))
+        if (table := recurrence_table(records)) is not None:
+            console.print(table)
+
+    guarded(measured, debug=options.debug)
 
 
 if __name__ == "__main__":

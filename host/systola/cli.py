@@ -36,6 +36,9 @@ app = typer.Typer(
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite model or a compiled .systola program.")]
 DeviceOption = Annotated[str, typer.Option("--device", "-d", help="sim:PRESET, golden:PRESET or serial:PORT[@BAUD].")]
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="The engine's configuration; `systola info` lists them.")]
+StatefulOption = Annotated[
+    bool, typer.Option("--stateful", help="Recurrent layers continue from run to run: stacked inputs are pieces of one stream.")
+]
 
 #: Answers go to stdout, progress and errors to stderr.
 _out = Console()
@@ -80,6 +83,7 @@ def compile_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An int8 .tflite model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     preset: PresetOption = DEFAULT_PRESET,
+    stateful: StatefulOption = False,
 ) -> None:
     """Compile a model to a program file, and report what it needs."""
     from systola.models import load_program, read_model_file
@@ -89,7 +93,7 @@ def compile_command(
     config = _preset(preset)
     if program_file.is_program(read_model_file(model)):
         raise ProgramError(f"{model} is a compiled program already")
-    program = load_program(model, config)
+    program = load_program(model, config, stateful=stateful)
     _writable(output)
     output.write_bytes(program_file.dump(program))
     _out.print(program_report(program, config))
@@ -100,8 +104,10 @@ def run(
     model: ModelArgument,
     input_file: Annotated[Path, typer.Option("--input", "-i", help=".npy: one input, or N stacked; .npz: arrays by tensor name.")],
     output_file: Annotated[Path, typer.Option("--output", "-o", help=".npy or .npz to write, as the input is.")],
+    *,
     device: DeviceOption = DEFAULT_DEVICE,
     float_io: Annotated[bool, typer.Option("--float", help="Real values in and out, by the model's own scales.")] = False,
+    stateful: StatefulOption = False,
 ) -> None:
     """Run a model on inputs from a file."""
     from systola.arrays import load_arrays, save_arrays
@@ -109,7 +115,7 @@ def run(
     x = load_arrays(input_file)
     _writable(output_file)
     with _opened(device) as opened:
-        session = opened.load(model)
+        session = opened.load(model, stateful=stateful)
         save_arrays(output_file, session.run(x, float_io=float_io))
         cycles = session.counters.get("cycles") if opened.has_cycles else None
     if cycles:
@@ -125,7 +131,7 @@ def bench(
 ) -> None:
     """Measure a model by the device's cycle counters."""
     from systola.benchmark import measure, write_record
-    from systola.reports import bench_table
+    from systola.reports import bench_table, recurrence_table
 
     if json_file is not None:
         _writable(json_file)
@@ -134,18 +140,22 @@ def bench(
     if json_file is not None:
         write_record(record, json_file)
     _out.print(bench_table([record]))
+    if (table := recurrence_table([record])) is not None:
+        _out.print(table)
 
 
 @app.command()
 def profile(model: ModelArgument, device: DeviceOption = DEFAULT_DEVICE) -> None:
     """Show where the cycles of a model go, layer by layer."""
     from systola.benchmark import measure
-    from systola.reports import profile_table
+    from systola.reports import profile_table, recurrence_table
 
     with _opened(device) as opened:
         session = opened.load(model)
-        measure(session, model.stem)
+        record = measure(session, model.stem)
         _out.print(profile_table(session))
+        if (table := recurrence_table([record])) is not None:
+            _out.print(table)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from systola.errors import DeviceError, ProgramError
 from systola.transport import Transport
@@ -94,16 +94,17 @@ class Device:
         """Release the device."""
         self.transport.close()
 
-    def load(self, model: str | Path | bytes | Program, *, verify: bool = False) -> Session:
+    def load(self, model: str | Path | bytes | Program, *, stateful: bool = False, verify: bool = False) -> Session:
         """Compile ``model`` for this device if need be, write it to the device, and return the session that runs it.
 
-        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. ``verify`` reads everything back. Raises
+        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent layers go on in
+        each run where the run before left them, until ``Session.reset()``. ``verify`` reads everything back. Raises
         :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
         """
         from systola.models import load_program
         from systola.session import Session
 
-        program = load_program(model, self.config)
+        program = load_program(model, self.config, stateful=stateful)
         self.check(program)
         return Session(self, program, verify=verify)
 
@@ -167,7 +168,7 @@ class Device:
 
 def _reported_config(registers: dict[str, int], who: str) -> Config:
     """The sizes that the registers tell, as a configuration; the version, a property of the code, is not a field of it."""
-    sizes = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
+    sizes: dict[str, Any] = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
     known = [preset for preset in PRESETS.values() if all(getattr(preset, field) == value for field, value in sizes.items())]
     try:
         base = known[0] if known else Config(name="custom", **sizes)

@@ -25,19 +25,27 @@ def read_model_file(path: str | Path) -> bytes:
         raise ProgramError(f"{path} could not be read: {error.strerror}") from error
 
 
-def load_program(model: str | Path | bytes | Program, config: Config) -> Program:
+def load_program(model: str | Path | bytes | Program, config: Config, *, stateful: bool = False) -> Program:
     """A program from ``model``: itself, a stored program as it is, or a ``.tflite`` model compiled for ``config``.
+
+    With ``stateful`` it must keep its recurrent state between runs: a model is compiled so, a program must have been.
 
     Raises :class:`~systola.errors.ProgramError`, one sentence that names the file, if it is damaged or does not compile.
     """
     if isinstance(model, Program):
-        return model
+        return _stateful_if(model, "the program", stateful)
     name = "the model" if isinstance(model, bytes) else str(model)
     data = model if isinstance(model, bytes) else read_model_file(model)
     try:
         if program_file.is_program(data):
-            return program_file.load(data)
+            return _stateful_if(program_file.load(data), name, stateful)
         # By path where there is one: the program then has the file's name.
-        return compiler.compile_model(data if isinstance(model, bytes) else model, config)
+        return compiler.compile_model(data if isinstance(model, bytes) else model, config, stateful=stateful)
     except CompileError as error:
         raise ProgramError(f"{name}: {error}") from error
+
+
+def _stateful_if(program: Program, name: str, wanted: bool) -> Program:
+    if wanted and not program.stateful:
+        raise ProgramError(f"{name} was compiled to begin anew in each run: compile it again as a stateful program")
+    return program

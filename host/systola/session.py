@@ -1,9 +1,12 @@
-"""A model loaded on a device: run it, and look into it."""
+"""A model loaded on a device: run it, and look into it.
+
+The session of a stateful program is a stream: its recurrent layers continue in each run where the run before left them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,13 +38,19 @@ _ERROR_WORDS: dict[isa.ErrorCode, str] = {
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What one layer cost: ``counters`` are the differences between its trace mark and the one before it."""
+    """What one layer cost: ``counters`` are the differences between its last trace mark and that of the layer before.
+
+    ``steps`` are the time steps of a recurrent layer, else 0. ``recurrence`` are the counters of the recurrence alone, without the
+    product with the inputs; empty for other layers, and where the trace memory has no room for marks inside of layers.
+    """
 
     name: str
     operator: str
     macs: int
     predicted_cycles: int
     counters: dict[str, int]
+    steps: int = 0
+    recurrence: dict[str, int] = field(default_factory=dict)
 
     @property
     def cycles(self) -> int:
@@ -49,7 +58,7 @@ class LayerProfile:
 
 
 class Session:
-    """``program`` on ``device``: program, weights and constants are written here, once.
+    """``program`` on ``device``: program, weights and constants are written here, once, and the initial states.
 
     Raises :class:`~systola.errors.DeviceError` if ``verify`` is asked for and a memory reads back otherwise.
 
@@ -66,6 +75,32 @@ class Session:
         self._marks: tuple[Mark, ...] = ()
         self._end_word = isa.encode_program([isa.Operation(isa.Opcode.END, {})])[0]
         self._write_program(verify)
+        self.reset()
+
+    def reset(self) -> None:
+        """Give every recurrent layer its initial state: the next run begins a new stream. Nothing to do without states."""
+        for state in self.program.states:
+            self.device.transport.write(Region.ACTIVATION.base + state.address, _whole_words(state.initial))
+
+    def states(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What the recurrent layers will continue from, by name: hidden states int8, cell states int16; empty without states."""
+        return {
+            state.name: np.frombuffer(region[: len(state.initial)], np.dtype(state.dtype).newbyteorder("<"))
+            .astype(state.dtype)
+            .reshape(state.shape)
+            for state, region in zip(self.program.states, self._read_states(), strict=True)
+        }
+
+    def _read_states(self) -> list[bytes]:
+        """The states as they are in memory, in whole words."""
+        return [
+            self.device.transport.read(Region.ACTIVATION.base + state.address, len(_whole_words(state.initial)))
+            for state in self.program.states
+        ]
+
+    def _write_states(self, regions: list[bytes]) -> None:
+        for state, region in zip(self.program.states, regions, strict=True):
+            self.device.transport.write(Region.ACTIVATION.base + state.address, region)
 
     @property
     def inputs(self) -> tuple[Binding, ...]:
@@ -84,6 +119,8 @@ class Session:
 
     def run(self, x: Values, *, float_io: bool = False) -> npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]:
         """Run the model.
+
+        A stateful session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
 
         Parameters
         ----------
@@ -116,32 +153,58 @@ class Session:
         """
         if not self.device.has_cycles:
             return ()
-        profiles = []
         before = dict.fromkeys(COUNTERS, 0)
+        parts: dict[str, list[tuple[bool, dict[str, int]]]] = {}
         for mark in self._marks:
             record = self._layer_at(mark.address)
             if record is None:
                 continue
             spent = {name: value - before[name] for name, value in mark.counters.items()}
             before = mark.counters
-            profiles.append(LayerProfile(record.name, record.operator, record.macs, record.predicted_cycles, spent))
-        return tuple(profiles)
+            recurrent = int(self.program.words[mark.address]) & 0xFF == isa.Opcode.LSTM
+            parts.setdefault(record.name, []).append((recurrent, spent))
+        return tuple(self._profile(record, parts[record.name]) for record in self.program.layers if record.name in parts)
+
+    @staticmethod
+    def _profile(record: LayerRecord, parts: list[tuple[bool, dict[str, int]]]) -> LayerProfile:
+        """From what each mark of a layer says: whether it is at the end of a recurrence, and the counters since the mark before."""
+        recurrence = [spent for recurrent, spent in parts if recurrent] if len(parts) > 1 else []
+        return LayerProfile(
+            record.name,
+            record.operator,
+            record.macs,
+            record.predicted_cycles,
+            _sum([spent for _, spent in parts]),
+            record.steps,
+            _sum(recurrence),
+        )
 
     def run_until(self, layer: str | int, x: Values) -> Int8Array:
         """The output of ``layer`` (name or position in ``program.layers``) for one input ``x``, in the model's own shape.
 
-        For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards. Raises
+        For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards. The states of
+        a stateful session are afterwards what they were. Raises
         :class:`~systola.errors.ProgramError` for a layer that does not exist.
         """
         batch = split_batch(x, self.inputs)
+        record = self._layer(layer)
+        states = self._read_states()
         self._write_inputs(batch.items[0])
-        return self._run_to(self._layer(layer))
+        try:
+            return self._run_to(record)
+        finally:
+            self._write_states(states)
 
     def intermediates(self, x: Values) -> dict[str, Int8Array]:
-        """Outputs of all layers for one input, by layer name; runs the program once for each layer."""
+        """Outputs of all layers for one input, by layer name; runs the program once for each layer.
+
+        The states of a stateful session are afterwards those after one run.
+        """
         batch = split_batch(x, self.inputs)
+        states = self._read_states()
         results = {}
         for record in self.program.layers:
+            self._write_states(states)
             self._write_inputs(batch.items[0])
             results[record.name] = self._run_to(record)
         return results
@@ -159,7 +222,7 @@ class Session:
                 raise DeviceError(f"{self.device} does not hold what was written to it at {address:#010x}")
 
     def _run_batch(self, batch: Batch) -> list[list[Int8Array]]:
-        if len(batch.items) > 1 and (answers := self._run_at_once(batch.items)) is not None:
+        if len(batch.items) > 1 and not self.program.stateful and (answers := self._run_at_once(batch.items)) is not None:
             return answers
         return [self._run_one(item) for item in batch.items]
 
@@ -237,6 +300,10 @@ class Session:
 
     def _layer_at(self, address: int) -> LayerRecord | None:
         return next((record for record in self.program.layers if record.first <= address < record.end), None)
+
+
+def _sum(parts: list[dict[str, int]]) -> dict[str, int]:
+    return {name: sum(part[name] for part in parts) for name in parts[0]} if parts else {}
 
 
 def _whole_words(data: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """What each instruction does to the memories: the arithmetic of the numpy interpreter, without its order of events.
 
-Every function works on :class:`Memories` of N inferences at once, which share weights, tables and addresses. MATMUL and POST are
-cut into the *jobs* that the accumulators hand over, one for each block and group; :mod:`systola_sim.interpreter` decides when
-each of them runs, and only if its fields break no rule (:mod:`systola_sim.rules`).
+Every function works on :class:`Memories` of N inferences at once, which share weights, tables and addresses. MATMUL, POST
+and LSTM (:mod:`systola_sim.lstm_datapath`) are cut into the *jobs* that the accumulators hand over, one for each block and group;
+:mod:`systola_sim.interpreter` decides when each of them runs, and only if its fields break no rule (:mod:`systola_sim.rules`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from systola_firmware.config import Config
 from systola_firmware.isa import Combine, ErrorCode, Operation, Rounding
+from systola_sim.lstm_cell import saturate
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, clamp, requantize
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Int8Array = npt.NDArray[np.int8]
+Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
@@ -88,6 +90,19 @@ class Memories:
         if addresses.min() < 0 or addresses.max() >= self.config.activation_bytes:
             raise ProgramError(ErrorCode.ACTIVATION_ADDRESS)
 
+    def read_int16(self, addresses: Int64Array) -> Int16Array:
+        """The int16 at each address, little endian: ``(N, *addresses.shape)``. Raises :class:`ProgramError`."""
+        pairs = addresses[..., np.newaxis] + np.arange(2)
+        self.check(pairs)
+        result: Int16Array = np.take(self.activation, pairs, axis=1).view("<i2")[..., 0]
+        return result
+
+    def write_int16(self, addresses: Int64Array, values: Int16Array) -> None:
+        """Write ``values`` (``(N, *addresses.shape)``) as :meth:`read_int16` reads. Raises :class:`ProgramError`."""
+        pairs = addresses[..., np.newaxis] + np.arange(2)
+        self.check(pairs)
+        self.activation[:, pairs] = values.astype("<i2")[..., np.newaxis].view(np.int8)
+
     def vectors(self, images: slice, addresses: Int64Array, width: int) -> Int8Array:
         """``width`` bytes from each address, wrapping at the end of the memory: int8 ``(images, *addresses.shape, width)``."""
         activation, size = self.activation[images], self.config.activation_bytes
@@ -112,7 +127,7 @@ def _job_offset(operation: Operation, job: int) -> tuple[int, int]:
 
 
 def job_count(operation: Operation) -> int:
-    """Jobs of a MATMUL or POST."""
+    """Jobs of a MATMUL, POST or LSTM."""
     return operation["group_count"] * operation["block_count"]
 
 
@@ -178,10 +193,15 @@ def run_post_job(memories: Memories, operation: Operation, job: int, half: int) 
     if per_channel:
         multiplier, shift = integers[1], parameters[8 * config.columns :][:channels]
 
-    addresses = operation["destination"] + offset + positions[:, np.newaxis] + np.arange(channels)
-    memories.check(addresses)
     sums = memories.accumulators[half, :, : positions.size, :channels] + integers[0]
-    memories.activation[:, addresses] = _clamp(_requantize(sums, multiplier, shift, operation), operation)
+    values = _requantize(sums, multiplier, shift, operation)
+    base = operation["destination"] + offset + positions[:, np.newaxis]
+    if operation["wide"]:
+        memories.write_int16(base + 2 * np.arange(channels), saturate(values).astype(np.int16))
+        return
+    addresses = base + np.arange(channels)
+    memories.check(addresses)
+    memories.activation[:, addresses] = _clamp(values, operation)
 
 
 def _check_overlap(operation: Operation, written: Int64Array, read: list[Int64Array]) -> None:

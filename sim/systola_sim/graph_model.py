@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from systola_firmware.graph import Graph, Int8Array, Tensor
-from systola_sim.kernels import run_layer
+from systola_firmware.graph import Graph, Int8Array, Lstm, Tensor
+from systola_sim.kernels import lstm_output, run_layer
+from systola_sim.lstm_layer import LstmStates, run_lstm
 
 __all__ = ["evaluate"]
 
 
-def evaluate(graph: Graph, inputs: Sequence[Int8Array]) -> dict[str, Int8Array]:
+def evaluate(graph: Graph, inputs: Sequence[Int8Array], states: dict[str, LstmStates] | None = None) -> dict[str, Int8Array]:
     """Run one inference.
 
     Parameters
@@ -19,6 +20,9 @@ def evaluate(graph: Graph, inputs: Sequence[Int8Array]) -> dict[str, Int8Array]:
         The graph.
     inputs:
         int8 arrays of the shapes of ``graph.inputs``, in their order.
+    states:
+        The state of every LSTM after every step, by the layer's name; written by this call. A layer that is there already
+        continues from its last step, so one dictionary for several calls streams a sequence through the graph.
 
     Returns
     -------
@@ -42,6 +46,11 @@ def evaluate(graph: Graph, inputs: Sequence[Int8Array]) -> dict[str, Int8Array]:
         return array.reshape(tensor.nhwc)
 
     for layer in graph.layers:
-        result = run_layer(layer, [stored(tensor) for tensor in layer.inputs])
+        operands = [stored(tensor) for tensor in layer.inputs]
+        if states is not None and isinstance(layer, Lstm):
+            states[layer.name] = run_lstm(layer, operands[0], states.get(layer.name))
+            result = lstm_output(layer, states[layer.name])
+        else:
+            result = run_layer(layer, operands)
         values[layer.output.name] = result.reshape(layer.output.shape)
     return values

@@ -1,7 +1,7 @@
 """Executes programs on memory images: the meaning of the instruction set, in numpy, for N inferences at once.
 
 Units overlap in hardware, and only tokens and the two accumulator halves order them. The interpreter is a small-step machine over
-that freedom: a step dispatches the next instruction, runs one MATMUL job, or runs one POST job (or VECTOR, or TABLE). A sound
+that freedom: a step dispatches the next instruction, runs one MATMUL job, or one POST or LSTM job (or VECTOR, or TABLE). A sound
 program gives the same answer whichever possible step is taken; :class:`Schedule` chooses between the two extremes, so that a
 missing token gives a wrong answer here, every time, rather than now and then in hardware.
 """
@@ -28,6 +28,7 @@ from systola_sim.datapath import (
     run_table,
     run_vector,
 )
+from systola_sim.lstm_datapath import run_lstm_job
 from systola_sim.rules import breaks_a_rule
 
 __all__ = ["Outcome", "Schedule", "UnsoundProgramError", "execute"]
@@ -91,12 +92,14 @@ class _Machine:
         self.memories = memories
         self.words = words
         self.position = start
+        self.decoded: dict[int, tuple[Operation, int]] = {}
         self.done = False
         self.marks: list[int] = []
         self.tokens: Counter[tuple[Unit, Unit]] = Counter()  # (giver, taker)
         self.units = {Unit.MATMUL: _UnitState(), Unit.POST: _UnitState()}
         self.filled = 0  # halves handed over so far; the next job of MATMUL fills half `filled % 2`
         self.drained = 0
+        self.state_written = 0  # `drained` when LSTM last finished a block
 
     def run(self, schedule: Schedule) -> None:
         first, second = (Unit.MATMUL, Unit.POST) if schedule is Schedule.MATMUL_FIRST else (Unit.POST, Unit.MATMUL)
@@ -147,7 +150,9 @@ class _Machine:
             raise _Stop(ErrorCode.ILLEGAL_OPCODE, self.position) from None
         if self.position + length > len(self.words):
             raise _Stop(ErrorCode.PROGRAM_OVERRUN, self.position)
-        return decode(self.words, self.position)
+        if self.position not in self.decoded:  # an instruction is fetched again at every step until its unit has room
+            self.decoded[self.position] = decode(self.words, self.position)
+        return self.decoded[self.position]
 
     def _step_take(self) -> bool:
         """A unit takes the instruction that waits for it, with its tokens."""
@@ -173,8 +178,8 @@ class _Machine:
         if not unit.flight:
             return False
         address, operation = unit.flight[0]
-        if breaks_a_rule(self.memories.config, operation):
-            raise _Stop(ErrorCode.BAD_FIELD, address)
+        if unit.next_job == 0:
+            self._check(address, operation)
         try:
             jobs = self._run_job(operation, unit.next_job)
         except ProgramError as error:
@@ -188,6 +193,13 @@ class _Machine:
             self._complete(address, operation)
         return True
 
+    def _check(self, address: int, operation: Operation) -> None:
+        """What a unit looks at before it begins an instruction."""
+        if operation.opcode is Opcode.LSTM and not self.memories.config.lstm:
+            raise _Stop(ErrorCode.ILLEGAL_OPCODE, address)
+        if breaks_a_rule(self.memories.config, operation):
+            raise _Stop(ErrorCode.BAD_FIELD, address)
+
     def _run_job(self, operation: Operation, job: int) -> int:
         """Run a job and return how many its instruction has; 0 if this one must wait for an accumulator half."""
         if operation.opcode is Opcode.VECTOR:
@@ -195,7 +207,7 @@ class _Machine:
         elif operation.opcode is Opcode.TABLE:
             run_table(self.memories, operation)
         elif operation.opcode is Opcode.MATMUL:
-            if self.filled - self.drained == HALVES:
+            if self.filled - self.drained == HALVES or self._awaits_state(operation, job):
                 return 0
             run_matmul_job(self.memories, operation, job, self.filled % HALVES)
             self.filled += 1
@@ -203,10 +215,18 @@ class _Machine:
         else:
             if self.filled == self.drained:
                 return 0
-            run_post_job(self.memories, operation, job, self.drained % HALVES)
+            run = run_lstm_job if operation.opcode is Opcode.LSTM else run_post_job
+            run(self.memories, operation, job, self.drained % HALVES)
             self.drained += 1
+            if operation.opcode is Opcode.LSTM and (job + 1) % operation["group_count"] == 0:
+                self.state_written = self.drained
             return job_count(operation)
         return 1
+
+    def _awaits_state(self, operation: Operation, job: int) -> bool:
+        """Whether this MATMUL job begins a time step, and LSTM has not written the hidden state of the one before."""
+        block, group = divmod(job, operation["group_count"])
+        return bool(operation["recurrent"]) and block > 0 and group == 0 and self.state_written < self.filled
 
 
 def execute(

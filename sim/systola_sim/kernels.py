@@ -21,18 +21,21 @@ from systola_firmware.graph import (
     Int32Array,
     Layer,
     Lookup,
+    Lstm,
     Pad,
     Padding,
     Pool,
     PoolKind,
     Requantization,
     Reshape,
+    Slice,
     Softmax,
 )
 from systola_firmware.softmax import softmax
+from systola_sim.lstm_layer import LstmStates, run_lstm
 from systola_sim.requantize import clamp, requantize, wrap32
 
-__all__ = ["run_layer"]
+__all__ = ["lstm_output", "run_layer"]
 
 Array = npt.NDArray[Any]
 
@@ -77,9 +80,9 @@ def _convolution_sums(layer: Convolution | DepthwiseConvolution, x: Int8Array) -
 
 
 def convolution(layer: Convolution, x: Int8Array) -> Int8Array:
-    """CONV_2D and FULLY_CONNECTED; of the latter's input only the number of features in a row matters."""
+    """CONV_2D and FULLY_CONNECTED; of the latter's input only the order of the elements matters."""
     if layer.fully_connected:
-        x = x.reshape(1, 1, -1, layer.weights.shape[3])
+        x = x.reshape(*layer.output.nhwc[:3], layer.weights.shape[3])
     return _finish(_convolution_sums(layer, x), layer.requantization, layer.output.zero_point, layer.minimum, layer.maximum)
 
 
@@ -124,6 +127,22 @@ def reshape(layer: Reshape, x: Int8Array) -> Int8Array:
     return x.reshape(layer.output.nhwc)
 
 
+def slice_(layer: Slice, x: Int8Array) -> Int8Array:
+    """STRIDED_SLICE."""
+    taken = [slice(begin, begin + size * step, step) for begin, size, step in zip(layer.begin, layer.size, layer.step, strict=True)]
+    return x.reshape(layer.inputs[0].shape)[tuple(taken)].reshape(layer.output.nhwc)
+
+
+def lstm(layer: Lstm, x: Int8Array) -> Int8Array:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM from its initial state."""
+    return lstm_output(layer, run_lstm(layer, x))
+
+
+def lstm_output(layer: Lstm, states: LstmStates) -> Int8Array:
+    """The layer's output in its stored shape: the hidden states of all steps."""
+    return (states.hidden if layer.time_major else states.hidden.swapaxes(0, 1)).reshape(layer.output.nhwc)
+
+
 def driver_softmax(layer: Softmax, x: Int8Array) -> Int8Array:
     """SOFTMAX over the last axis."""
     return softmax(x, layer.inputs[0].scale, layer.beta)
@@ -137,6 +156,8 @@ _KERNELS: dict[type[Layer], Callable[..., Int8Array]] = {
     Lookup: lookup,
     Pad: pad,
     Reshape: reshape,
+    Slice: slice_,
+    Lstm: lstm,
     Softmax: driver_softmax,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from systola_firmware.config import Config
 from systola_firmware.isa import INSTRUCTIONS, Opcode, Operation, Rounding
+from systola_sim.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM, GATES
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM
 
 __all__ = ["breaks_a_rule"]
@@ -35,6 +36,15 @@ def _bad_vector(config: Config, operation: Operation) -> bool:
     return sources > 2 or bad_taps or bad_factor or not 1 <= operation["last_lanes"] <= config.requantize_lanes
 
 
+def _bad_lstm(config: Config, operation: Operation) -> bool:
+    return (
+        operation["x_count"] > config.accumulator_depth
+        or not SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM
+        or not EXPONENT_MINIMUM <= operation["cell_exponent"] <= EXPONENT_MAXIMUM
+        or not 1 <= operation["last_units"] <= config.columns // len(GATES)
+    )
+
+
 def _bad_table(_config: Config, operation: Operation) -> bool:
     return not 1 <= operation["tables"] <= 2
 
@@ -43,6 +53,7 @@ _RULES: dict[Opcode, Callable[[Config, Operation], bool]] = {
     Opcode.MATMUL: _bad_matmul,
     Opcode.POST: _bad_post,
     Opcode.VECTOR: _bad_vector,
+    Opcode.LSTM: _bad_lstm,
     Opcode.TABLE: _bad_table,
 }
 

@@ -84,12 +84,12 @@ def _machine() -> str:
     return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _key(toolchain: Toolchain, content: str) -> str:
+def _key(toolchain: Toolchain, content: str, harness: Path) -> str:
     compiler = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256()
     for part in (
         content,
-        _HARNESS.read_text(),
+        harness.read_text(),
         toolchain.version,
         compiler,
         _machine(),
@@ -133,17 +133,17 @@ def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> N
         raise BuildError(f"{Path(command[0]).name} failed with exit code {result.returncode}:\n{tail}")
 
 
-def _compile(toolchain: Toolchain, verilog: str, top: str, library: Path, progress: Progress) -> None:
+def _compile(toolchain: Toolchain, verilog: str, top: str, library: Path, progress: Progress, *, harness: Path) -> None:
     # Not in the cache folder itself: Verilator's makefile refuses a path with spaces, and a home folder may have one.
     with tempfile.TemporaryDirectory(prefix="systola-") as name:
         folder = Path(name)
         (folder / "board.v").write_text(verilog)
-        shutil.copy(_HARNESS, folder / _HARNESS.name)
+        shutil.copy(harness, folder / harness.name)
         environment = toolchain.full_environment()
         progress(STAGES[1])
         waivers = [f"-Wno-{warning}" for warning in WAIVERS]
         command = [str(toolchain.executable), *_VERILATOR_FLAGS, *waivers, "--top-module", top, "-Mdir", name]
-        _run([*command, "board.v", _HARNESS.name], folder, environment)
+        _run([*command, "board.v", harness.name], folder, environment)
         progress(STAGES[2])
         _run(["make", "-j", str(_JOBS), "-f", f"{_PREFIX}.mk", *_MAKE_VARIABLES, _LIBRARY], folder, environment)
         partial = library.with_suffix(f".{os.getpid()}")
@@ -156,6 +156,7 @@ def build_library(
     verilog: Callable[[], str],
     *,
     top: str = TOP,
+    harness: Path = _HARNESS,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Path:
@@ -168,7 +169,9 @@ def build_library(
     verilog:
         Generates the Verilog; called only when the library is not in the cache.
     top:
-        Its top module, with the ports of ``SimulationTop``.
+        Its top module, with the ports that ``harness`` wants.
+    harness:
+        C++ file that drives it, by default the one for boards: a ``SimulationTop``.
     progress:
         Told each stage as it starts.
     lock_timeout:
@@ -178,7 +181,7 @@ def build_library(
     """
     toolchain = find_toolchain()
     folder = cache_folder()
-    library = folder / f"board-{_key(toolchain, content + top)}.so"
+    library = folder / f"board-{_key(toolchain, content + top, harness)}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +189,7 @@ def build_library(
         if not library.exists():  # another process may have built it meanwhile
             report = progress or (lambda _stage: None)
             report(STAGES[0])
-            _compile(toolchain, verilog(), top, library, report)
+            _compile(toolchain, verilog(), top, library, report, harness=harness)
     return library
 
 

@@ -17,12 +17,15 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
+from support.stream_block import FlatStream
 
 from systola_firmware.config import Config, preset
 from systola_hdl.accumulators import AccumulatorBuffer
 from systola_hdl.activation_memory import ActivationMemory
 from systola_hdl.interfaces import Bus
 from systola_hdl.link import Link
+from systola_hdl.lstm_cell import LstmCell
+from systola_hdl.lstm_cell_serial import SerialLstmCell
 from systola_hdl.post_unit import PostUnit
 from systola_hdl.streamer import Streamer
 from systola_hdl.systolic_array import SystolicArray
@@ -81,6 +84,8 @@ BENCHES = (
     Bench("array", SystolicArray, preset("tiny-4x4").replace(**SMALL, hop_registers=2, name="4x4-two-registers-a-hop"), 2),
     Bench("streamer", Streamer, preset("tiny-8x4").replace(**SMALL), 5),
     Bench("post_processor", post_unit, preset("tiny-8x4").replace(**SMALL), 4),
+    Bench("lstm_cell", lambda _config: FlatStream(LstmCell()), preset("tiny-4x4").replace(name="pipelined"), 4),
+    Bench("lstm_cell", lambda _config: FlatStream(SerialLstmCell()), preset("tiny-4x4").replace(name="serial"), 4),
     Bench("uart_link", lambda _config: LinkOnPins(), preset("tiny-4x4"), 4),
 )
 

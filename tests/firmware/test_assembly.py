@@ -63,6 +63,13 @@ def test_the_text_is_what_the_docstring_shows() -> None:
     assert format_operation(operation) == text
 
 
+def test_a_count_without_a_step_is_a_plain_field() -> None:
+    text = "LSTM hidden=0x40 cell=0x80 cell_exponent=-12 x=2:16 x_step_cell=32 group_count=3 block=9:64"
+    operation, _ = decode(assemble(text))
+    assert (operation["group_count"], operation["block_count"], operation["block_step"]) == (3, 9, 64)
+    assert format_operation(operation) == text
+
+
 def test_comments_blank_lines_order_and_lists() -> None:
     lines = ["# nothing", "", "  VECTOR x_step1=-4 combine=MAX wait=POST,MATMUL   # two units", "END"]
     operation, end = decode(assemble(lines))

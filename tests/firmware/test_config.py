@@ -108,3 +108,5 @@ def test_what_a_program_depends_on() -> None:
     assert fields["isa_version"] == BASE.isa_version
     assert not set(PROGRAM_FIELDS) & set(REPORTED_FIELDS)
     assert BASE.replace(clock_hz=25_000_000).program_fields() == fields
+    assert BASE.replace(lstm_serial=True).program_fields() == fields
+    assert (fields["lstm"], BASE.replace(lstm=False).program_fields()["lstm"]) == (1, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from systola_firmware.errors import CompileError, UnsupportedModel
 from systola_firmware.graph import Add, Convolution, Graph, Lookup, Padding, Requantization, Reshape, Softmax, Tensor
-from systola_firmware.layout import TensorLayout, needed_border, plan_layouts, share_buffers
+from systola_firmware.layout import Share, TensorLayout, needed_border, plan_layouts, share_buffers
 
 REQUANTIZATION = Requantization(np.array([1 << 30], np.int32), np.array([-5], np.int32))
 
@@ -76,9 +76,9 @@ def test_reshape_shares_only_without_border() -> None:
     x, y, z = tensor("x", 1, 4, 4, 2), tensor("y", 1, 2, 8, 2), tensor("z", 1, 2, 8, 4)
     reshape = Reshape("reshape", (x,), y)
     plain = Graph("g", (x,), (y,), (reshape,))
-    assert share_buffers(plain, plan_layouts(plain), in_place=True)["y"] == "x"
+    assert share_buffers(plain, plan_layouts(plain), in_place=True)["y"] == Share("x")
     bordered = Graph("g", (x,), (z,), (reshape, convolution(y, z, 3, Padding(1, 1, 1, 1))))
-    assert share_buffers(bordered, plan_layouts(bordered), in_place=True)["y"] == "y"
+    assert share_buffers(bordered, plan_layouts(bordered), in_place=True)["y"] == Share("y")
 
 
 def test_add_takes_over_an_operand_that_dies() -> None:
@@ -86,16 +86,16 @@ def test_add_takes_over_an_operand_that_dies() -> None:
     layers = (lookup(x, a), add(a, x, y), lookup(y, z))
     graph = Graph("g", (x,), (z,), layers)
     buffers = share_buffers(graph, plan_layouts(graph), in_place=True)
-    assert len({buffers[name] for name in "ayz"}) == 1
-    assert buffers["x"] == "x"  # read again by the ADD when a is made
-    assert share_buffers(graph, plan_layouts(graph), in_place=False) == {name: name for name in "xayz"}
+    assert len({buffers[name].buffer for name in "ayz"}) == 1
+    assert buffers["x"] == Share("x")  # read again by the ADD when a is made
+    assert share_buffers(graph, plan_layouts(graph), in_place=False) == {name: Share(name) for name in "xayz"}
 
 
 def test_an_output_is_never_taken_over() -> None:
     x, a, y = (tensor(name, 1, 4, 4, 2) for name in "xay")
     graph = Graph("g", (x,), (a, y), (lookup(x, a), lookup(a, y)))
     buffers = share_buffers(graph, plan_layouts(graph), in_place=True)
-    assert buffers["y"] != buffers["a"]
+    assert buffers["y"].buffer != buffers["a"].buffer
 
 
 def test_softmax_is_refused_except_as_the_last_layer() -> None:

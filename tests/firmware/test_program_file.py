@@ -97,8 +97,9 @@ def test_foreign_archives_and_versions_are_named(program: Program) -> None:
     for change in (None, b"not json", b"[]", b'{"format": "something else"}'):
         with pytest.raises(ModelFileError, match="not a program file"):
             program_file.load(rewritten(data, "manifest.json", change))
-    manifest = manifest_of(data) | {"version": 2}
-    with pytest.raises(ModelFileError, match="version 2 where version 1 is expected"):
+    other = program_file.VERSION - 1
+    manifest = manifest_of(data) | {"version": other}
+    with pytest.raises(ModelFileError, match=f"version {other} where version {program_file.VERSION} is expected"):
         program_file.load(rewritten(data, "manifest.json", json.dumps(manifest).encode()))
     assert not program_file.is_program(b"\x1c\0\0\0TFL3")
 

@@ -9,40 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from support.builder import ModelBuilder, schema
-from support.evaluation import evaluate, tensor_key
+from support.graph_agreement import assert_equal_to_tflm, check_random
 from support.inputs import input_sets
 from support.models import DIGITS_MODEL, SUPPORTED_MODELS, model_path
 from support.oracle import Oracle
 from support.random_models import OPERATORS, RandomModel, graph_model, operator_model, random_model
 
 from systola_firmware.errors import CompileError, ModelFileError, UnsupportedModel, UnsupportedOperator
-from systola_firmware.graph import Graph
 from systola_firmware.tflite_import import import_tflite, load_tflite
-from systola_sim import graph_model as packaged_model
-
-
-def assert_equal_to_tflm(graph: Graph, oracle: Oracle, inputs: list[np.ndarray]) -> int:
-    """Every tensor that graph and TFLM both have, in both evaluations of the graph; returns their number."""
-    oracle.run(*inputs)
-    expected = oracle.computed()
-    naive = evaluate(graph, *inputs)
-    packaged = packaged_model.evaluate(graph, inputs)
-    compared = 0
-    for tensor in [layer.output for layer in graph.layers]:
-        if tensor.index < 0:
-            continue
-        if tensor_key(tensor) in naive:
-            assert np.array_equal(naive[tensor_key(tensor)], expected[tensor.index]), tensor.name
-        assert np.array_equal(packaged[tensor.name], expected[tensor.index]), tensor.name
-        compared += 1
-    return compared
-
-
-def check_random(model: RandomModel, seed: int, sets: int = 9) -> None:
-    graph = import_tflite(model.data)
-    oracle = Oracle(model.data)
-    for inputs in input_sets(model.shapes, model.zero_points, sets, seed):
-        assert assert_equal_to_tflm(graph, oracle, inputs) > 0
 
 
 @pytest.mark.parametrize("name", SUPPORTED_MODELS)
@@ -202,11 +176,6 @@ def test_an_unknown_operator_is_named() -> None:
     with pytest.raises(UnsupportedOperator, match=r"operator COS \(number 1, output tensor 'angle'\) is not supported") as caught:
         import_tflite(model.finish([x], [z]))
     assert (caught.value.operator, caught.value.index, caught.value.tensor) == ("COS", 1, "angle")
-
-
-def test_lstm_is_named() -> None:
-    with pytest.raises(UnsupportedOperator, match=r"operator UNIDIRECTIONAL_SEQUENCE_LSTM \(number 0"):
-        load_tflite(model_path("trained_lstm"))
 
 
 def test_a_float_model_gets_advice() -> None:

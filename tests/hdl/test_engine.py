@@ -60,6 +60,11 @@ async def register(ctx: SimulatorContext, bus: BusDriver, name: str) -> int:
     return await bus.read(ctx, register_address(name))
 
 
+def check_exclusive(counters: dict[str, int]) -> None:
+    """The array's time is divided up; no cycle counts twice."""
+    assert counters["array_busy"] + sum(value for name, value in counters.items() if name.startswith("wait_")) <= counters["cycles"]
+
+
 def requantize(value: int) -> int:
     """Rounding mode DOUBLE as TFLM's MultiplyByQuantizedMultiplier does it, for a negative shift."""
     product = value * MULTIPLIER
@@ -153,6 +158,8 @@ def test_two_layers_and_a_maximum(seed: int) -> None:
         assert counters["array_busy"] == 2 * 2 * 2 * X * Y  # layers, groups, chunks, positions
         assert counters["wait_token"] > 0
         assert counters["array_busy"] < counters["post_busy"] < counters["cycles"] < 2000
+        assert counters["wait_step"] == counters["cell_busy"] == 0
+        check_exclusive(counters)
         # Three marks, of which two are kept: the first POST, and the second MATMUL.
         assert await register(ctx, bus, "marks") == 3
         marks = []

@@ -21,11 +21,12 @@ def wrap(value: int) -> int:
     return (value + half) % (2 * half) - half
 
 
-def items(loops: tuple[str, ...], nest: Nest) -> Iterator[tuple[list[int], list[int], list[int]]]:
+def items(loops: tuple[str, ...], nest: Nest) -> Iterator[tuple[list[int], list[int], list[int], int]]:
     counts, steps, base = nest["counts"], nest["steps"], nest["base"]
     for index in itertools.product(*(range(counts[loop]) for loop in loops)):
         address = [wrap(b + sum(i * steps[loop][a] for i, loop in zip(index, loops, strict=True))) for a, b in enumerate(base)]
-        yield address, [int(i == 0) for i in index], [int(i == counts[loop] - 1) for i, loop in zip(index, loops, strict=True)]
+        last = [int(i == counts[loop] - 1) for i, loop in zip(index, loops, strict=True)]
+        yield address, [int(i == 0) for i in index], last, nest.get("tag", 0)
 
 
 def random_nest(rng: random.Random, loops: tuple[str, ...], addresses: int) -> Nest:
@@ -36,6 +37,7 @@ def random_nest(rng: random.Random, loops: tuple[str, ...], addresses: int) -> N
             loop: [rng.choice(corner) if rng.random() < 0.3 else rng.randint(-50, 50) for _ in range(addresses)] for loop in loops
         },
         "base": [rng.choice((0, (1 << 20) - 1, rng.randrange(1 << 19))) for _ in range(addresses)],
+        "tag": rng.randrange(4),
     }
 
 
@@ -73,6 +75,7 @@ def run(dut: LoopNest, nests: list[Nest], stall: float, rng: random.Random) -> t
                         [item.address[a] for a in range(dut.addresses)],
                         [item.first[loop] for loop in dut.loops],
                         [item.last[loop] for loop in dut.loops],
+                        item.tag,
                     )
                 )
                 cycles.append(cycle)
@@ -96,7 +99,7 @@ def run(dut: LoopNest, nests: list[Nest], stall: float, rng: random.Random) -> t
 def test_items_match_loops(loops: tuple[str, ...], addresses: int, stall: float) -> None:
     rng = random.Random(f"{loops} {addresses} {stall}")
     nests = [random_nest(rng, loops, addresses) for _ in range(12)]
-    found, cycles = run(LoopNest(loops, addresses), nests, stall, rng)
+    found, cycles = run(LoopNest(loops, addresses, tag_bits=2), nests, stall, rng)
     assert found == [item for nest in nests for item in items(loops, nest)]
     if not stall:  # one item a cycle, also from nest to nest
         assert cycles == list(range(cycles[0], cycles[0] + len(cycles)))

@@ -74,13 +74,15 @@ def run(
     *,
     competition: Callable[[], bool] = lambda: False,
     drain_pause: Callable[[], int] = lambda: 0,
+    step_done: Callable[[], bool] = lambda: False,
     cycles: int = 6000,
 ) -> Outcome:
-    """Execute; ``competition`` says each cycle whether the post-processor takes a port, ``drain_pause`` the drain's wait."""
+    """Execute; ``competition`` says each cycle whether the post-processor takes a port, ``drain_pause`` the drain's wait,
+    ``step_done`` whether a time step is complete."""
     outcome, unit = Outcome(), bench.unit
     jobs = [operation["block_count"] * operation["group_count"] for operation in operations]
     positions = [operation["x_count"] * operation["y_count"] for operation in operations]
-    names = ("array_busy", "wait_weights", "wait_activations", "wait_post")
+    names = ("array_busy", "wait_weights", "wait_activations", "wait_post", "wait_step")
     outcome.events = {name: [] for name in names}
 
     async def offer(ctx: object) -> None:
@@ -115,6 +117,7 @@ def run(
         while True:
             ctx.set(bench.activation.read_post.valid, competition())
             ctx.set(bench.weight.read_post.valid, competition())
+            ctx.set(unit.step_done, step_done())
             await ctx.tick()
 
     async def watch(ctx: object) -> None:
@@ -247,6 +250,25 @@ def test_events_name_the_cause() -> None:
     outcome = run(bench, [layer], drain_pause=lambda: 200)
     check(bench, [layer], outcome)
     assert len(outcome.events["wait_post"]) > 200
+
+
+def test_time_steps_wait_with_their_weights_loaded() -> None:
+    """The first vector of a block follows `step_done` at once; blocks of other instructions wait for nothing."""
+    config = CONFIGS["16x8"]
+    bench = Bench(config, np.random.default_rng(13))
+    layers = [matmul(3, 0, x=(2, 16), k0=(3, 16), group=(2, 0), block=(3, 32)) for _ in range(2)]
+    layers[0] = broken(layers[0], recurrent=1)
+    done = (200, 300)
+    pulses = iter(cycle in done for cycle in range(1 << 16))
+    outcome = run(bench, layers, step_done=lambda: next(pulses))
+    check(bench, layers, outcome)
+    busy = outcome.events["array_busy"]
+    first, second, third = busy[0], busy[12], busy[24]
+    assert first < 30
+    assert (second, third) == tuple(cycle + 1 for cycle in done)
+    for cycle in (second, third):
+        assert set(range(cycle - 50, cycle)) <= set(outcome.events["wait_step"])
+    assert max(outcome.events["wait_step"]) < third
 
 
 def broken(operation: Operation, **fields: int) -> Operation:

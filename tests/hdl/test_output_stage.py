@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from amaranth.sim import Simulator
 
 from systola_firmware.config import PRESETS
 from systola_firmware.isa import Rounding
-from systola_hdl.output_stage import OutputStage
+from systola_hdl.output_stage import OutputForm, OutputStage
 from systola_sim.requantize import requantize, wrap32
 
 CONFIG = PRESETS["tiny-8x4"].replace(activation_bytes=512)
@@ -20,7 +21,7 @@ LANES = CONFIG.requantize_lanes
 CORNERS = (2**31 - 1, -(2**31), 0, -1, 1)
 
 
-def random_item(rng: random.Random) -> dict[str, Any]:
+def random_item(rng: random.Random, *, forms: bool = False) -> dict[str, Any]:
     count = rng.randint(1, LANES)
     factors = [{"multiplier": rng.randrange(1 << 30, 1 << 31), "shift": rng.choice((0, -5, 1, 6))} for _ in range(LANES)]
     rounding = rng.choice((Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP))
@@ -31,28 +32,43 @@ def random_item(rng: random.Random) -> dict[str, Any]:
         "bias": [rng.choice((*CORNERS, rng.randint(-5000, 5000))) for _ in range(LANES)],
         "factor": factors,
         "rounding": rounding,
+        "form": rng.choice(list(OutputForm)) if forms else OutputForm.INT8,
         "address": rng.randint(0, CONFIG.activation_bytes - count),
         "count": count,
     }
 
 
+def saturated(item: dict[str, Any]) -> np.ndarray:
+    """The requantized values in int16."""
+    return np.clip(requantized(item), -(1 << 15), (1 << 15) - 1).astype("<i2")
+
+
 def result(item: dict[str, Any], zero_point: int, minimum: int, maximum: int) -> tuple[int, int, list[int]]:
     """Address, mask and masked bytes of the write."""
+    if item["form"] is OutputForm.INT8:
+        data = np.clip(requantized(item).astype(np.int64) + zero_point, minimum, maximum)
+    else:
+        data = np.split(saturated(item).view(np.int8), 2)[item["form"] is OutputForm.INT16_HIGH]
+    return item["address"], (1 << item["count"]) - 1, [int(byte) & 0xFF for byte in data[: item["count"]]]
+
+
+def requantized(item: dict[str, Any]) -> np.ndarray:
     value = wrap32(np.array(item["value"], np.int64) + item["bias"])
     factors = item["factor"]
-    y = requantize(value, [f["multiplier"] for f in factors], [f["shift"] for f in factors], item["rounding"])
-    data = np.clip(y.astype(np.int64) + zero_point, minimum, maximum)
-    return item["address"], (1 << item["count"]) - 1, [int(byte) & 0xFF for byte in data[: item["count"]]]
+    return requantize(value, [f["multiplier"] for f in factors], [f["shift"] for f in factors], item["rounding"])
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize(("zero_point", "minimum", "maximum"), [(-128, -128, 127), (127, -128, 127), (3, -5, 100), (0, 10, -10)])
 def test_items(stall: float, zero_point: int, minimum: int, maximum: int) -> None:
     rng = random.Random(7)
-    items = [random_item(rng) for _ in range(200)]
+    items = [random_item(rng, forms=stall == 0.5) for _ in range(200)]
+    written = [item for item in items if item["form"] is not OutputForm.GATES]
     dut = OutputStage(CONFIG, write_latency=3)
     found: list[tuple[int, int, list[int]]] = []
     cycles: list[int] = []
+    due: deque[dict[str, Any] | None] = deque()  # of each cycle, the item for `gates`
+    gates: list[dict[str, Any]] = []
 
     async def produce(ctx: Any) -> None:
         ctx.set(dut.range, {"zero_point": zero_point, "minimum": minimum, "maximum": maximum})
@@ -60,11 +76,12 @@ def test_items(stall: float, zero_point: int, minimum: int, maximum: int) -> Non
         under_way: list[dict[str, Any] | None] = [None] * 5  # the producer's own pipeline
         left = list(items)
         while left or any(under_way):
-            reserves = bool(left and ctx.get(dut.free) and rng.random() >= stall / 2)
-            ctx.set(dut.reserve, reserves)
-            under_way.append(left.pop(0) if reserves else None)
+            starts = bool(left and ctx.get(dut.free) and rng.random() >= stall / 2)
+            ctx.set(dut.reserve, starts and left[0]["form"] is not OutputForm.GATES)
+            under_way.append(left.pop(0) if starts else None)
             item = under_way.pop(0)
             ctx.set(dut.i.valid, item is not None)
+            due.append(item if item is not None and item["form"] is OutputForm.GATES else None)
             if item is not None:
                 ctx.set(dut.i.payload, item)
             await ctx.tick()
@@ -72,7 +89,17 @@ def test_items(stall: float, zero_point: int, minimum: int, maximum: int) -> Non
         ctx.set(dut.reserve, 0)
         assert not ctx.get(dut.idle)
         await ctx.tick().until(dut.idle)
-        assert len(found) == len(items)
+        assert len(found) == len(written)
+
+    async def watch_gates(ctx: Any) -> None:
+        await ctx.tick().repeat(dut.gates_latency)
+        while True:
+            _, _, valid, values = await ctx.tick().sample(dut.gates.valid, dut.gates.payload.as_value())
+            item = due.popleft() if due else None
+            assert valid == (item is not None)
+            if item is not None:
+                gates.append(item)
+                assert values.to_bytes(2 * LANES, "little") == saturated(item).tobytes()
 
     async def accept(ctx: Any) -> None:
         held, cycle = None, 0
@@ -99,8 +126,10 @@ def test_items(stall: float, zero_point: int, minimum: int, maximum: int) -> Non
     simulator.add_clock(1e-8)
     simulator.add_testbench(produce)
     simulator.add_testbench(accept, background=True)
+    simulator.add_testbench(watch_gates, background=True)
     simulator.run()
-    assert found == [result(item, zero_point, minimum, maximum) for item in items]
+    assert found == [result(item, zero_point, minimum, maximum) for item in written]
+    assert len(gates) == len(items) - len(written)
     if stall == 0:
         assert cycles[-1] - cycles[0] == len(items) - 1
 
@@ -147,6 +176,47 @@ def test_outside(address: int, count: int, is_outside: bool) -> None:
     simulator.add_testbench(produce)
     simulator.run()
     assert writes == [item["address"] for item in (items[:1] if is_outside else items)]
+
+
+def test_direct_items() -> None:
+    """They are written as they are, in order; one outside stops the queue."""
+    rng = random.Random(5)
+    dut = OutputStage(CONFIG)
+    items = [
+        {"data": [rng.randrange(256) for _ in range(LANES)], "address": rng.randrange(500), "count": rng.randint(1, LANES)}
+        for _ in range(20)
+    ]
+    items[15] |= {"address": 510, "count": 3}
+    found = []
+
+    async def produce(ctx: Any) -> None:
+        for item in items:
+            ctx.set(dut.direct.payload, item)
+            ctx.set(dut.direct.valid, 1)
+            ctx.set(dut.reserve, 1)
+            await ctx.tick()
+            ctx.set(dut.direct.valid, 0)
+            ctx.set(dut.reserve, 0)
+            await ctx.tick().repeat(rng.randrange(1, 3))
+        await ctx.tick().repeat(60)
+        assert not ctx.get(dut.idle)
+        assert ctx.get(dut.outside)
+
+    async def accept(ctx: Any) -> None:
+        port = dut.write
+        while True:
+            ready = rng.random() < 0.7
+            ctx.set(port.ready, ready)
+            _, _, valid, address, mask, data = await ctx.tick().sample(port.valid, port.address, port.mask, port.data.as_value())
+            if valid and ready:
+                found.append((address, mask, [data >> 8 * lane & 0xFF for lane in range(LANES)]))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(produce)
+    simulator.add_testbench(accept, background=True)
+    simulator.run()
+    assert found == [(item["address"], (1 << item["count"]) - 1, item["data"]) for item in items[:15]]
 
 
 @pytest.mark.parametrize("latency", [-1])

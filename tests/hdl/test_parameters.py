@@ -25,9 +25,10 @@ def bench(dut: ParameterLoader, weights: np.ndarray, stall: float) -> tuple[Simu
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("layout", ["one factor", "per channel", "shared"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_sets(name: str, per_channel: bool, stall: float) -> None:
+def test_sets(name: str, layout: str, stall: float) -> None:
+    per_channel, shared = layout == "per channel", layout == "shared"
     config = PRESETS[name].replace(weight_bytes=4096)
     weights = np.random.default_rng(3).integers(-128, 128, config.weight_bytes, np.int8)
     dut = ParameterLoader(config)
@@ -35,12 +36,14 @@ def test_sets(name: str, per_channel: bool, stall: float) -> None:
     rng = random.Random(2)
     address, groups, blocks, columns = 5, 3, 2, config.columns
     words = config.channel_parameter_words if per_channel else config.bias_words
+    factor_words = config.bias_words + 1 if shared else 0
 
     async def use(ctx: Any) -> None:
         ctx.set(dut.address, address)
         ctx.set(dut.group_count, groups)
         ctx.set(dut.block_count, blocks)
         ctx.set(dut.per_channel, per_channel)
+        ctx.set(dut.shared, shared)
         ctx.set(dut.factor, {"multiplier": 1 << 30, "shift": -3})
         for _ in range(2):  # it can start again
             ctx.set(dut.start, 1)
@@ -52,7 +55,8 @@ def test_sets(name: str, per_channel: bool, stall: float) -> None:
                     await ctx.tick()
                     assert memories.cycle < 2000
                 if stall == 0:
-                    assert memories.cycle - before <= words + PostMemories.weight_latency + 3
+                    extra = factor_words + PostMemories.weight_latency + 2 if job == 0 and shared else 0
+                    assert memories.cycle - before <= words + PostMemories.weight_latency + 3 + extra
                 ctx.set(dut.claim, 1)
                 await ctx.tick()
                 ctx.set(dut.claim, 0)
@@ -64,12 +68,15 @@ def test_sets(name: str, per_channel: bool, stall: float) -> None:
                 ctx.set(dut.swap, 1)
                 await ctx.tick()
                 ctx.set(dut.swap, 0)
-                start = (address + job % groups * words) * config.weight_word_bytes
+                start = (address + factor_words + job % groups * words) * config.weight_word_bytes
                 expected = weights[start : start + words * config.weight_word_bytes]
                 integers = expected[: (8 if per_channel else 4) * columns].view("<i4")
                 assert [ctx.get(dut.bias[column]) for column in range(columns)] == integers[:columns].tolist()
                 multipliers = integers[columns:].tolist() if per_channel else [1 << 30] * columns
                 shifts = expected[8 * columns : 9 * columns].tolist() if per_channel else [-3] * columns
+                if shared:
+                    factors = weights[address * config.weight_word_bytes :][: 5 * columns]
+                    multipliers, shifts = factors[: 4 * columns].view("<i4").tolist(), factors[4 * columns :].tolist()
                 assert [ctx.get(dut.factors[column].multiplier) for column in range(columns)] == multipliers
                 assert [ctx.get(dut.factors[column].shift) for column in range(columns)] == shifts
             for _ in range(20):  # nothing more is fetched

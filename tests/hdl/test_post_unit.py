@@ -2,163 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from amaranth.sim import Simulator
+from support.post_bench import CONFIGS, LOOPS, ROUNDINGS, Bench
 
-from systola_firmware.config import PRESETS, Config
-from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding
+from systola_firmware.isa import Combine, ErrorCode, Opcode, Rounding
 from systola_hdl.post_unit import PostUnit
-from systola_sim.blocks.post_memories import PostMemories
 from systola_sim.blocks.post_unit import PostUnitModel
-
-CONFIGS = {name: PRESETS[name].replace(activation_bytes=4096, weight_bytes=8192) for name in PRESETS}
-ROUNDINGS = (Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP)
-LOOPS = ("x", "y", "group", "block")
-
-
-@dataclass
-class Bench:
-    """A PostUnit between simulated memories, and the model of the same."""
-
-    config: Config
-    seed: int
-    stall: float
-    free_word: int = 1  #: first word of the weight memory that no parameters take
-    rng: random.Random = field(init=False)
-    operations: list[tuple[Operation, list[npt.NDArray[np.int32]]]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
-        generator = np.random.default_rng(self.seed)
-        self.activation = generator.integers(-128, 128, self.config.activation_bytes, np.int8)
-        self.weights = generator.integers(-128, 128, self.config.weight_bytes, np.int8)
-
-    def add(self, opcode: Opcode, jobs: list[npt.NDArray[np.int32]] | None = None, **fields: int) -> None:
-        self.operations.append((Operation(opcode, fields), jobs or []))
-
-    def run(self, watchdog: int = 20000) -> tuple[PostMemories, list[int]]:
-        """Run every operation up to the first error; compare memory and error with the model. Return the cycles of each."""
-        dut = PostUnit(
-            self.config,
-            accumulator_read_latency=PostMemories.accumulator_latency,
-            activation_write_latency=PostMemories.write_latency,
-        )
-        model = PostUnitModel(self.config, self.activation.copy(), self.weights)
-        memories = PostMemories(
-            self.config,
-            {name: getattr(dut, name) for name in ("drain", "activation_read", "activation_write", "weights")},
-            self.rng,
-            stall=self.stall,
-            activation=self.activation.copy(),
-            weights=self.weights,
-            jobs=[job for _, jobs in self.operations for job in jobs],
-        )
-        cycles: list[int] = []
-
-        async def control(ctx: Any) -> None:
-            port = dut.control
-            for operation, jobs in self.operations:
-                expected = model.execute(operation, jobs)
-                words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
-                ctx.set(port.instruction.payload, {"opcode": operation.opcode, "words": words})
-                ctx.set(port.instruction.valid, 1)
-                await ctx.tick().until(port.instruction.ready)
-                ctx.set(port.instruction.valid, 0)
-                start = memories.cycle
-                done = error = 0
-                while not (done or error):
-                    assert ctx.get(port.busy)
-                    assert ctx.get(dut.busy)
-                    _, _, done, error, code = await ctx.tick().sample(port.done, port.error, port.error_code)
-                    assert memories.cycle - start < watchdog, f"no end of {operation}"
-                cycles.append(memories.cycle - start)
-                assert (ErrorCode(code) if error else ErrorCode.NONE) == expected, operation
-                # Bytes become visible write_latency cycles after their write, which `done` has waited for.
-                if expected is ErrorCode.NONE:
-                    await ctx.tick()
-                    np.testing.assert_array_equal(memories.activation, model.activation)
-                else:
-                    written = len(memories.writes)
-                    for _ in range(60):
-                        _, _, done, error, busy = await ctx.tick().sample(port.done, port.error, port.busy)
-                        assert (done, error, busy) == (0, 0, 0)
-                    assert len(memories.writes) == written
-                    np.testing.assert_array_equal(memories.activation, model.activation)
-                    return
-
-        simulator = Simulator(dut)
-        simulator.add_clock(1e-8)
-        simulator.add_testbench(memories.serve, background=True)
-        simulator.add_testbench(control)
-        simulator.run()
-        return memories, cycles
-
-    def factor(self) -> dict[str, int]:
-        rng = self.rng
-        return {
-            "multiplier": rng.choice((0, 1 << 30, (1 << 31) - 1, rng.randrange(1 << 30, 1 << 31))),
-            "shift": rng.choice((-31, 6, -8, rng.randint(-31, 6))),
-            "rounding": rng.choice(ROUNDINGS),
-        }
-
-    def output(self) -> dict[str, int]:
-        rng = self.rng
-        minimum, maximum = rng.choice(((-128, 127), tuple(sorted(rng.choices(range(-128, 128), k=2)))))
-        return {"zero_point": rng.randint(-128, 127), "minimum": minimum, "maximum": maximum}
-
-    def accumulators(self, positions: int) -> npt.NDArray[np.int32]:
-        generator = np.random.default_rng(self.rng.getrandbits(32))
-        shape = (positions, self.config.columns)
-        values = generator.integers(-(1 << 31), 1 << 31, shape) >> generator.integers(0, 31, shape)
-        return values.astype(np.int32)
-
-    def parameters(self, address: int, groups: int, per_channel: bool) -> None:
-        """Place valid parameters of ``groups`` groups at weight word ``address``."""
-        columns, rng = self.config.columns, self.rng
-        words = self.config.channel_parameter_words if per_channel else self.config.bias_words
-        for group in range(groups):
-            start = (address + group * words) * self.config.weight_word_bytes
-            bias = [rng.choice((0, 1 << 30, -(1 << 31), rng.randint(-20000, 20000))) for _ in range(columns)]
-            parts = [np.array(bias, "<i4").view(np.int8)]
-            if per_channel:
-                multipliers = [rng.choice((0, (1 << 31) - 1, rng.randrange(1 << 30, 1 << 31))) for _ in range(columns)]
-                shifts = [rng.choice((-31, 6, rng.randint(-24, -3), rng.randint(-10, 0))) for _ in range(columns)]
-                parts += [np.array(multipliers, "<i4").view(np.int8), np.array(shifts, np.int8)]
-            block = np.concatenate(parts)
-            self.weights[start : start + len(block)] = block
-
-    def add_post(self, counts: dict[str, int], *, per_channel: bool, destination: int = 0, **changes: int) -> None:
-        """A POST whose outputs lie densely: x, then groups beside each other, then y, then blocks."""
-        groups, blocks = counts["group"], counts["block"]
-        channels = groups * self.config.columns
-        steps = {"x": channels, "y": counts["x"] * channels, "group": self.config.columns}
-        steps["block"] = counts["y"] * steps["y"]
-        address = self.free_word
-        self.parameters(address, groups, per_channel)
-        self.free_word += groups * self.config.channel_parameter_words + self.rng.randrange(3)
-        fields = {
-            "destination": destination,
-            "last_columns": self.rng.randint(1, self.config.columns),
-            "per_channel": int(per_channel),
-            "parameters": address,
-            **{f"{loop}_count": counts[loop] for loop in LOOPS},
-            **{f"{loop}_step": steps[loop] for loop in LOOPS},
-            **self.factor(),
-            **self.output(),
-        }
-        jobs = [self.accumulators(counts["x"] * counts["y"]) for _ in range(groups * blocks)]
-        self.add(Opcode.POST, jobs, **(fields | changes))
-
-    def vector(self, **fields: int) -> dict[str, int]:
-        """Fields of a VECTOR, all counts 1 if not given."""
-        counts = {f"{loop}_count": 1 for loop in ("t0", "t1", "group", "x", "y")}
-        return {**counts, "last_lanes": self.config.requantize_lanes, "minimum": -128, "maximum": 127, "sources": 1, **fields}
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
@@ -172,6 +25,19 @@ def test_post(name: str, stall: float) -> None:
         bench.add_post(counts, per_channel=case % 2 == 0, destination=bench.rng.randrange(64))
     memories, _ = bench.run()
     assert memories.drained == sum(len(jobs) for _, jobs in bench.operations)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_wide_post(name: str, stall: float) -> None:
+    """int16 outputs between int8 ones, some of them saturated."""
+    bench = Bench(CONFIGS[name], seed=30 + len(name), stall=stall)
+    for case in range(4):
+        counts = {loop: bench.rng.randint(1, 2) for loop in LOOPS}
+        bench.add_post(
+            counts, per_channel=case % 2 == 0, destination=bench.rng.randrange(64), wide=int(case != 2), shift=-2 - 6 * case
+        )
+    bench.run()
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
@@ -202,6 +68,15 @@ def test_post_takes_one_item_a_cycle(name: str) -> None:
     # All but one cycle between the two jobs: the second one's parameters are there before.
     assert memories.writes[-1][0] - memories.writes[0][0] <= items
     assert cycles[0] < items + 45
+
+
+def test_wide_post_writes_in_every_cycle() -> None:
+    config = CONFIGS["ulx3s-85f"]
+    bench = Bench(config, seed=1, stall=0.0)
+    bench.add_post({"x": 10, "y": 5, "group": 1, "block": 1}, per_channel=True, last_columns=config.columns, wide=1)
+    memories, _ = bench.run()
+    assert len(memories.writes) == 100
+    assert memories.writes[-1][0] - memories.writes[0][0] == 99
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.3])
@@ -298,6 +173,10 @@ POST_ERRORS = [
     ({"parameters": 1022}, ErrorCode.NONE),
     ({"parameters": 1022, "group_count": 2}, ErrorCode.WEIGHT_ADDRESS),
     ({"destination": 4095 - 6}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": 4095 - 15, "wide": 1, "x_step": 8}, ErrorCode.NONE),
+    ({"destination": 4095 - 14, "wide": 1, "x_step": 8}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": 4095 - 4, "wide": 1, "x_count": 1}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": -1 & 0xFFFFF, "wide": 1}, ErrorCode.ACTIVATION_ADDRESS),
     ({"destination": 4095 - 7}, ErrorCode.NONE),
     ({"destination": 4095 - 4, "last_columns": 1}, ErrorCode.NONE),
     ({"destination": 3, "x_step": -4}, ErrorCode.ACTIVATION_ADDRESS),

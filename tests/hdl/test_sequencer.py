@@ -71,6 +71,7 @@ class Bench:
         self.runs = 1
         self.outcomes: list[tuple[bool, bool, ErrorCode, int]] = []  #: done, error, code, address of each run
         self.resets = 0
+        self.starved = 0  #: cycles of wait_token
 
     def run(self) -> tuple[bool, bool, ErrorCode, int]:
         simulator = Simulator(self.dut)
@@ -107,8 +108,9 @@ class Bench:
                 ctx.set(control.error, reporter is unit)
                 ctx.set(control.error_code, code)
             instructions = [control.instruction for control in controls.values()]
-            _, _, busy, enable, address, reset, marks, *offers = await ctx.tick().sample(
+            _, _, busy, starved, enable, address, reset, marks, *offers = await ctx.tick().sample(
                 dut.busy,
+                dut.wait_token,
                 dut.fetch_enable,
                 dut.fetch_address,
                 dut.unit_reset,
@@ -120,6 +122,8 @@ class Bench:
                     (ctx.get(dut.done), ctx.get(dut.error), ErrorCode(ctx.get(dut.error_code)), ctx.get(dut.error_address))
                 )
                 return
+            assert not (starved and units[Unit.MATMUL].waiting), "the unit is busy"
+            self.starved += starved
             # A word stays for one cycle only.
             ctx.set(dut.fetch_data, self.words[address] if enable and address < len(self.words) else 0xA5A5A5A5)
             self.resets += reset
@@ -234,6 +238,25 @@ def test_units_overlap() -> None:
     assert bench.run()[0]
     first_done = min(event.cycle for event in bench.events if event.kind == "done")
     assert sum(event.kind == "take" and event.cycle < first_done for event in bench.events) >= 3
+
+
+def test_wait_token_is_about_an_idle_unit() -> None:
+    rng = random.Random(11)
+    program = [
+        operation(rng, Opcode.MATMUL),
+        operation(rng, Opcode.POST, signal=(Unit.MATMUL,)),
+        operation(rng, Opcode.MATMUL, wait=(Unit.POST,)),
+        END,
+    ]
+    waited = []
+    for seed in range(6):
+        bench = Bench(encode(program), seed)
+        assert bench.run()[0]
+        done = [next(e.cycle for e in bench.events if e.unit == unit and e.kind == "done") for unit in (Unit.POST, Unit.MATMUL)]
+        assert bench.starved <= max(done[0] - done[1], 0)
+        waited.append(bench.starved)
+    assert min(waited) == 0, "the token came while the unit was busy"
+    assert max(waited) > 0
 
 
 def test_tokens_start_at_zero() -> None:

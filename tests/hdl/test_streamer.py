@@ -17,9 +17,14 @@ CONFIG = PRESETS["tiny-8x4"].replace(activation_bytes=4096)
 Nest = dict[str, object]
 
 
-def nest(source: int, **loops: tuple[int, int]) -> Nest:
+def nest(source: int, *, recurrent: bool = False, **loops: tuple[int, int]) -> Nest:
     full = {loop: loops.get(loop, (1, 0)) for loop in STREAM_LOOPS}
-    return {"counts": {n: c for n, (c, _) in full.items()}, "steps": {n: [s] for n, (_, s) in full.items()}, "base": [source]}
+    return {
+        "counts": {n: c for n, (c, _) in full.items()},
+        "steps": {n: [s] for n, (_, s) in full.items()},
+        "base": [source],
+        "tag": recurrent,
+    }
 
 
 def vectors(start: Nest) -> list[tuple[int, bool, int]]:
@@ -74,7 +79,8 @@ def test_order_and_rules(stalls: bool) -> None:
             if ctx.get(dut.control.valid):
                 delivered.append((ctx.get(dut.vector.as_value()), bool(ctx.get(dut.swap)), ctx.get(dut.control.as_value())))
             assert ctx.get(dut.control.valid) == due
-            waits = [ctx.get(signal) for signal in (dut.issued, dut.wait_weights, dut.wait_activations, dut.wait_post)]
+            events = (dut.issued, dut.wait_weights, dut.wait_activations, dut.wait_post, dut.wait_step)
+            waits = [ctx.get(signal) for signal in events]
             assert sum(waits) <= 1
             if waits[0]:
                 address, first, control = expected[len(issued)]
@@ -118,6 +124,70 @@ def test_order_and_rules(stalls: bool) -> None:
                 assert gaps == [max(positions, AccumulatorBuffer.shortest_pass)] * len(gaps)
                 assert job_before in (None, job[0] - 1)
             number, job_before = number + positions * tiles, job[-1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_time_steps(seed: int) -> None:
+    """A recurrent block begins after the step before it, be that long ago; what came before its instruction is forgotten."""
+    rng = random.Random(seed)
+    starts = [
+        nest(0, recurrent=True, x=(2, 8), k0=(2, 8), group=(2, 0), block=(5, 1)),
+        nest(0, x=(2, 8), group=(2, 0), block=(3, 1)),
+        nest(0, recurrent=True, block=(4, 1)),
+        nest(0, recurrent=True, x=(2, 1)),
+        nest(0, recurrent=True, group=(3, 0), block=(3, 1)),
+    ]
+    # Of each vector: its instruction, and the block it begins, if any.
+    begins = [
+        (number, index[0] if not any(index[1:]) else None)
+        for number, start in enumerate(starts)
+        for index in itertools.product(*(range(start["counts"][loop]) for loop in STREAM_LOOPS))
+    ]
+    dut = Streamer(CONFIG)
+    waited = 0
+
+    async def offer(ctx: object) -> None:
+        for start in starts:
+            ctx.set(dut.start.payload, start)
+            ctx.set(dut.start.valid, 1)
+            ready = False
+            while not ready:
+                _, _, ready = await ctx.tick().sample(dut.start.ready)
+            ctx.set(dut.start.valid, 0)
+
+    async def bench(ctx: object) -> None:
+        nonlocal waited
+        ctx.set(dut.activation.ready, 1)
+        ctx.set(dut.half_free, 1)
+        ctx.set(dut.shadow_full, 1)
+        issued = steps = given = blocks = 0  # steps: since the instruction began; given, blocks: of the instruction
+        for _ in range(1500):
+            instruction, block = begins[issued]
+            recurrent = starts[instruction]["tag"]
+            # The real source never runs ahead of the blocks; while other instructions run, anything may come.
+            step = rng.random() < 0.1 and (not recurrent or given < blocks)
+            ctx.set(dut.step_done, step)
+            blocked = recurrent and bool(block) and steps < block
+            if ctx.get(dut.issued):
+                assert not blocked
+                issued += 1
+                if block == 0:
+                    steps = given = blocks = 0
+                blocks += block is not None
+                if issued == len(begins):
+                    return
+            assert not ctx.get(dut.wait_step) or blocked
+            waited += ctx.get(dut.wait_step)
+            steps, given = steps + step, given + step
+            await ctx.tick()
+        raise AssertionError("a step was lost")
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(offer, background=True)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert waited > 0
 
 
 @pytest.mark.parametrize(

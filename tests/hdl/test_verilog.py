@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -74,6 +76,19 @@ def test_content_key() -> None:
     }
     assert len(keys) == 4
     assert verilog.content_key(CONFIG) == verilog.content_key(preset("tiny-4x4"))
+
+
+def test_content_key_follows_every_definition_that_the_gateware_imports() -> None:
+    """Else a changed definition would leave the compiled boards of the old one in use."""
+    imported: set[str] = set()
+    for source in Path(verilog.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "systola_firmware":
+                names = (
+                    [alias.name for alias in node.names] if node.module == "systola_firmware" else [str(node.module).split(".")[1]]
+                )
+                imported.update(f"{name}.py" for name in names)
+    assert imported == set(verilog._DEFINITIONS)
 
 
 def test_unknown_names() -> None:

@@ -18,7 +18,7 @@ from systola.device import Device
 from systola.golden import GoldenTransport
 from systola_firmware import program_file
 from systola_firmware.config import PRESETS, preset
-from systola_firmware.memory_map import Region, register_address
+from systola_firmware.memory_map import MARK_WORDS, Region, register_address
 
 CONFIG = preset("tiny-4x4")
 DEVICE = ["--device", "golden:tiny-4x4"]
@@ -163,7 +163,8 @@ class Clocked(GoldenTransport):
 
     def read(self, address: int, length: int) -> bytes:
         made_up = {register_address("counter_cycles"): 100, register_address("counter_array_busy"): 60}
-        made_up |= {Region.TRACE.base + 4: 30, Region.TRACE.base + 36: 90, Region.TRACE.base + 32 + 12: 7}
+        first, second = Region.TRACE.base, Region.TRACE.base + 4 * len(MARK_WORDS)
+        made_up |= {first + 4: 30, second + 4: 90, second + 4 * MARK_WORDS.index("wait_token"): 7}
         data = bytearray(super().read(address, length))
         for place, value in made_up.items():
             if address <= place < address + length:
@@ -179,7 +180,7 @@ def test_bench_writes_exactly_what_was_measured(program: Path, tmp_path: Path, m
     monkeypatch.setattr("systola.connect._open_golden", lambda config: Device(Clocked(config)))
     path = tmp_path / "bench.json"
     assert systola("bench", program, "--json", path, *DEVICE) == 0
-    waits = {"token": 0, "weights": 0, "activations": 0, "post": 0}
+    waits = {"token": 0, "weights": 0, "activations": 0, "post": 0, "step": 0}
     assert json.loads(path.read_text()) == {
         "model": "small",
         "preset": "tiny-4x4",

@@ -12,7 +12,7 @@ import systola
 from systola.golden import GoldenTransport
 from systola_firmware.config import preset
 from systola_firmware.isa import VERSION
-from systola_firmware.memory_map import Region, register_address
+from systola_firmware.memory_map import MARK_WORDS, Region, register_address
 
 CONFIG = preset("tiny-4x4")
 VALUES = np.array([[-128, -127, -1, 0, 1, 100, 126, 127]], dtype=np.int8)
@@ -193,7 +193,7 @@ def test_layer_costs_are_differences_between_marks() -> None:
     transport = Altered(counter_cycles=77)
     device = systola.Device(transport)
     session = device.load(small_program(CONFIG))
-    second_mark = Region.TRACE.base + 4 * 8
+    second_mark = Region.TRACE.base + 4 * len(MARK_WORDS)
     transport.altered |= {Region.TRACE.base + 4: 30, second_mark + 4: 70, Region.TRACE.base + 8: 5, second_mark + 8: 6}
     session.run(VALUES)
     assert session.counters["cycles"] == 77

@@ -89,7 +89,11 @@ def naive_matmul_post(config: Config, mm: Operation, post: Operation, activation
                     multiplier, shift = int(weights[at : at + 4].view("<i4")[0]), int(weights[base + 8 * config.columns + c])
                 v = int(wrap32(int(accumulator[y * post["x_count"] + x, c]) + bias))
                 to = post["destination"] + block * post["block_step"] + group * post["group_step"]
-                to += y * post["y_step"] + x * post["x_step"] + c
+                to += y * post["y_step"] + x * post["x_step"] + (2 * c if post["wide"] else c)
+                if post["wide"]:
+                    value = int(requantize(v, multiplier, shift, Rounding(post["rounding"])))
+                    activation[to : to + 2] = np.array([min(max(value, -32768), 32767)], dtype="<i2").view(np.int8)
+                    continue
                 activation[to] = naive_finish(post, v, multiplier, shift)
 
 
@@ -139,7 +143,8 @@ def random_layer(config: Config, rng: np.random.Generator, weights: np.ndarray) 
     if rng.integers(4) == 0:  # an extreme bias, so that the accumulator wraps
         at = parameters * config.weight_word_bytes
         weights[at : at + 4] = np.array([rng.choice([-(1 << 31), (1 << 31) - 1])], dtype="<i4").view(np.int8)
-    pitch = group[0] * config.columns + int(rng.integers(0, 4))
+    wide = int(rng.integers(2))
+    pitch = group[0] * config.columns * (1 + wide) + int(rng.integers(0, 4))
     common = {"x": x, "y": y, "group": group, "block": block}
     matmul = operation(
         Opcode.MATMUL,
@@ -157,15 +162,16 @@ def random_layer(config: Config, rng: np.random.Generator, weights: np.ndarray) 
         last_columns=last,
         per_channel=per_channel,
         rounding=rng.integers(3),
+        wide=wide,
         x=(x[0], pitch),
         y=(y[0], pitch * x[0]),
-        group=(group[0], config.columns),
+        group=(group[0], config.columns * (1 + wide)),
         block=(block[0], pitch * x[0] * y[0]),
         parameters=parameters,
         zero_point=rng.integers(-20, 20),
         minimum=rng.integers(-128, -60),
         maximum=rng.integers(60, 128),
-        shift=rng.integers(-12, -6),
+        shift=rng.integers(-12, -6) + 6 * wide,
         multiplier=rng.integers(1 << 30, 1 << 31),
     )
     return matmul, post
@@ -174,7 +180,7 @@ def random_layer(config: Config, rng: np.random.Generator, weights: np.ndarray) 
 @pytest.mark.parametrize("schedule", list(Schedule))
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_matmul_and_post_follow_their_loop_nests(config: Config, schedule: Schedule) -> None:
-    for seed in range(6):
+    for seed in range(10):
         activation, weights = memories(config, seed)
         matmul, post = random_layer(config, np.random.default_rng(seed), weights)
         expected = activation.copy()
@@ -417,6 +423,7 @@ def test_errors_carry_code_and_address(bad: Operation, error: ErrorCode) -> None
         ({"shift": -32}, ErrorCode.BAD_FIELD),
         *(({loop: (0, 0)}, ErrorCode.BAD_FIELD) for loop in LOOPS[Opcode.POST]),
         ({"destination": LAST - 3}, ErrorCode.ACTIVATION_ADDRESS),
+        ({"destination": LAST - 7, "wide": 1}, ErrorCode.ACTIVATION_ADDRESS),
         ({"parameters": SMALL.weight_words - 3}, ErrorCode.WEIGHT_ADDRESS),
         ({"parameters": SMALL.weight_words - 8, "per_channel": 1}, ErrorCode.WEIGHT_ADDRESS),
     ],

@@ -20,6 +20,7 @@ from systola_firmware.graph import (
     PoolKind,
     Requantization,
     Reshape,
+    Slice,
     Softmax,
     Tensor,
 )
@@ -140,6 +141,34 @@ def test_fully_connected_reads_features_row_by_row() -> None:
             (int(a) - 4) * int(w) for a, w in zip(x[row].reshape(-1), layer.weights[o, 0, 0], strict=True)
         )
         assert result[0, 0, row, o] == finish(total, layer, o)
+
+
+def test_fully_connected_may_keep_four_axes() -> None:
+    rng = np.random.default_rng(6)
+    layer = Convolution(
+        "layer",
+        (tensor(2, 3, 4, 6),),
+        tensor(2, 3, 4, 5),
+        weights=random_int8(rng, 5, 1, 1, 6),
+        bias=rng.integers(-500, 500, 5).astype(np.int32),
+        requantization=requantization(rng, 1),
+        fully_connected=True,
+    )
+    x = random_int8(rng, 2, 3, 4, 6)
+    result = run_layer(layer, [x])
+    for n, row, column, o in np.ndindex(2, 3, 4, 5):
+        total = int(layer.bias[o]) + sum(int(a) * int(w) for a, w in zip(x[n, row, column], layer.weights[o, 0, 0], strict=True))
+        assert result[n, row, column, o] == finish(total, layer, o)
+
+
+def test_slice_takes_steps_and_drops_axes() -> None:
+    x = random_int8(np.random.default_rng(7), 3, 7, 5)
+    layer = Slice("slice", (tensor(3, 7, 5),), tensor(2, 3), begin=(2, 1, 0), size=(1, 2, 3), step=(1, 4, 2))
+    result = run_layer(layer, [x.reshape(1, 1, 21, 5)])
+    assert result.tolist() == [[[[int(x[2, row, column]) for column in (0, 2, 4)] for row in (1, 5)]]]
+    four = Slice("slice", (tensor(1, 4, 4, 2),), tensor(1, 2, 1, 2), begin=(0, 1, 3, 0), size=(1, 2, 1, 2), step=(1, 2, 3, 1))
+    image = random_int8(np.random.default_rng(8), 1, 4, 4, 2)
+    np.testing.assert_array_equal(run_layer(four, [image]), image[:, [1, 3]][:, :, [3]])
 
 
 def test_add_sums_its_tables() -> None:

@@ -38,6 +38,7 @@ OPTIONS = {
     "SOFTMAX": "SoftmaxOptions",
     "SQUEEZE": "SqueezeOptions",
     "STRIDED_SLICE": "StridedSliceOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
 }
 
 _TYPES = {
@@ -91,18 +92,20 @@ class ModelBuilder:
         zero_point: Any = 0,
         axis: int = 0,
         data: npt.ArrayLike | None = None,
+        variable: bool = False,
         name: str | None = None,
     ) -> int:
         """Add a tensor and return its number.
 
         ``scale`` is one number or one for each index of ``axis``; ``zero_point`` likewise (one number is repeated).
-        ``data`` makes it a constant.
+        ``data`` makes it a constant, ``variable`` one that lives from one inference to the next.
         """
         tensor = schema.TensorT()
         tensor.shape = [int(size) for size in shape]
         tensor.type = _TYPES[np.dtype(dtype)]
         tensor.name = name or f"tensor_{len(self.graph.tensors)}"
         tensor.buffer = 0
+        tensor.isVariable = variable
         if data is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(np.ascontiguousarray(data, dtype=dtype).tobytes(), dtype=np.uint8)
@@ -128,7 +131,16 @@ class ModelBuilder:
         """Add a constant of ``data``'s shape and type."""
         return self.tensor(data.shape, data.dtype, scale=scale, zero_point=zero_point, axis=axis, data=data, name=name)
 
-    def operator(self, name: str, inputs: Sequence[int], outputs: Sequence[int], *, version: int = 3, **options: Any) -> None:
+    def operator(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        version: int = 3,
+        intermediates: Sequence[int] = (),
+        **options: Any,
+    ) -> None:
         """Add an operator. ``options`` are fields of its options table by their schema names, e.g. ``strideW=2``."""
         code = int(getattr(schema.BuiltinOperator, name))
         operator_code = schema.OperatorCodeT()
@@ -140,6 +152,7 @@ class ModelBuilder:
         operator.opcodeIndex = len(self.model.operatorCodes) - 1
         operator.inputs = list(inputs)
         operator.outputs = list(outputs)
+        operator.intermediates = list(intermediates)
         if name in OPTIONS:
             table = getattr(schema, OPTIONS[name] + "T")()
             for field, value in options.items():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from support.lstm_evaluation import run_lstm
 from systola_firmware.graph import (
     Add,
     Convolution,
@@ -19,12 +20,14 @@ from systola_firmware.graph import (
     Graph,
     Layer,
     Lookup,
+    Lstm,
     Pad,
     Padding,
     Pool,
     PoolKind,
     Requantization,
     Reshape,
+    Slice,
     Softmax,
     Tensor,
 )
@@ -134,3 +137,18 @@ def _(layer: Pad, operands: Sequence[Array]) -> Array:
 @_run.register
 def _(layer: Reshape, operands: Sequence[Array]) -> Array:
     return operands[0].reshape(layer.output.nhwc)
+
+
+@_run.register
+def _(layer: Slice, operands: Sequence[Array]) -> Array:
+    values = operands[0].reshape(layer.inputs[0].shape)
+    indices = [
+        [begin + position * step for position in range(size)]
+        for begin, size, step in zip(layer.begin, layer.size, layer.step, strict=True)
+    ]
+    return np.asarray(values[np.ix_(*indices)])
+
+
+@_run.register
+def _(layer: Lstm, operands: Sequence[Array]) -> Array:
+    return run_lstm(layer, operands[0].reshape(layer.inputs[0].shape)).output

@@ -12,6 +12,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 #: The digits model that ships with the project.
 DIGITS_MODEL = _ROOT / "examples" / "digits_cnn_int8.tflite"
 
+#: The recurrent one, and its test sequences: ``images`` int8 ``(397, 8, 8)`` and ``labels``.
+DIGITS_LSTM = _ROOT / "examples" / "digits_lstm_int8.tflite"
+DIGITS_LSTM_TEST = _ROOT / "examples" / "digits_lstm_test.npz"
+
 #: Real models by short name; the first five are MLPerf Tiny's.
 MODELS = {
     "resnet8": "tiny_resnet8_int8.tflite",
@@ -23,10 +27,15 @@ MODELS = {
     "micro_speech": "tflm_micro_speech_int8.tflite",
     "trained_lstm": "tflm_trained_lstm_int8.tflite",
     "digits": "own/digits_cnn_int8_tf221.tflite",
+    "digits_lstm": "own/digits_lstm_int8_tf221.tflite",
+    "digits_lstm_own": "own/digits_lstm_int8_own.tflite",
 }
 
-#: Those that the compiler imports.
-SUPPORTED_MODELS = tuple(name for name in MODELS if name != "trained_lstm")
+#: Recurrent ones.
+LSTM_MODELS = ("trained_lstm", "digits_lstm", "digits_lstm_own")
+
+#: The others.
+SUPPORTED_MODELS = tuple(name for name in MODELS if name not in LSTM_MODELS)
 
 MLPERF_TINY = ("resnet8", "dscnn", "vww96", "ad01", "strww")
 

@@ -54,9 +54,12 @@ class Oracle:
     ----------
     model:
         The ``.tflite`` file's bytes, or its path. Raises :class:`OracleError` if TFLM does not prepare it.
+    stateful:
+        Whether a recurrent model continues from the state that the last :meth:`run` left, until :meth:`reset`; else each run starts
+        from the initial state. TFLM's own interpreter continues.
     """
 
-    def __init__(self, model: bytes | Path) -> None:
+    def __init__(self, model: bytes | Path, *, stateful: bool = False) -> None:
         data = model.read_bytes() if isinstance(model, Path) else model
         parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
         self._graph = parsed.subgraphs[0]
@@ -65,6 +68,8 @@ class Oracle:
             for index, tensor in enumerate(self._graph.tensors)
             if tensor.buffer < len(parsed.buffers) and parsed.buffers[tensor.buffer].data is not None
         }
+        self._variables = [index for index, tensor in enumerate(self._graph.tensors) if tensor.isVariable]
+        self._stateful = stateful
         self._interpreter = self._prepare(data, _arena_bytes(parsed))
 
     @staticmethod
@@ -84,6 +89,8 @@ class Oracle:
 
         Raises :class:`OracleError` if a kernel fails.
         """
+        if self._variables and not self._stateful:
+            self.reset()
         for index, values in enumerate(inputs):
             self._interpreter.set_input(np.ascontiguousarray(values), index)
         with _quiet():
@@ -92,6 +99,14 @@ class Oracle:
             except RuntimeError as error:
                 raise OracleError("TFLM fails while it runs this model") from error
         return [np.array(self._interpreter.get_output(index)) for index in range(len(self._graph.outputs))]
+
+    def reset(self) -> None:
+        """Set every variable tensor to its initial value: int8 to its zero point, others to 0."""
+        self._interpreter.reset()
+
+    def states(self) -> dict[int, npt.NDArray[Any]]:
+        """Every variable tensor by its number: of an LSTM the int8 hidden and the int16 cell state."""
+        return {index: self.tensor(index) for index in self._variables}
 
     def tensor(self, index: int) -> npt.NDArray[Any]:
         """The tensor with this number in the model file, after :meth:`run`."""

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.graph import Add, Graph, Int8Array, Layer, Lookup, Pad, Reshape, Tensor
+from systola_firmware.graph import Add, Graph, Int8Array, Layer, Lookup, Pad, Reshape, Slice, Tensor
 from systola_firmware.passes.rewriting import output_names, with_layers
 from systola_firmware.quantization import TABLE_DOMAIN, requantize
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Layers of constants become constants (Reshape, Lookup, Pad, Add); Add of one value becomes a Lookup.
+    """Layers of constants become constants (Reshape, Slice, Lookup, Pad, Add); Add of one value becomes a Lookup.
 
     A model's output stays computed: the device has to leave it in memory.
     """
@@ -37,6 +37,10 @@ def _value(layer: Layer) -> Int8Array | None:
         return None
     if isinstance(layer, Reshape):
         return constants[0]
+    if isinstance(layer, Slice):
+        axes = zip(layer.begin, layer.size, layer.step, strict=True)
+        taken: Int8Array = constants[0][tuple(slice(begin, begin + size * step, step) for begin, size, step in axes)]
+        return taken
     if isinstance(layer, Lookup):
         return layer.table[constants[0].view(np.uint8)]
     if isinstance(layer, Pad):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from systola_firmware.graph import Graph, Layer, Reshape, Tensor
 from systola_firmware.passes.rewriting import output_names, with_layers
 
@@ -9,7 +11,8 @@ from systola_firmware.passes.rewriting import output_names, with_layers
 def drop_reshapes(graph: Graph) -> Graph:
     """Readers of a Reshape read the first tensor of its chain that is stored the same way; a chain becomes one Reshape.
 
-    A Reshape whose output is the model's stays, but reads the start of its chain. Both sides must have one quantization, because
+    They see it in the Reshape's shape, because a Slice counts the axes and an Lstm tells batch from time. A Reshape whose output
+    is the model's stays, but reads the start of its chain. Both sides must have one quantization, because
     a convolution's border is its input's zero point and the driver's SOFTMAX takes its input's scale.
     """
     start: dict[str, Tensor] = {}  # where the elements of a reshaped tensor come from
@@ -25,7 +28,7 @@ def drop_reshapes(graph: Graph) -> Graph:
                 start[current.output.name] = source
                 current = Reshape(current.name, (source,), current.output, current.operators)
                 if source.nhwc == current.output.nhwc and current.output.name not in kept:
-                    replaced[current.output.name] = source
+                    replaced[current.output.name] = dataclasses.replace(source, shape=current.output.shape)
                     continue
         layers.append(current)
     return remove_dead_layers(with_layers(graph, layers))

@@ -1,4 +1,4 @@
-"""POST, VECTOR and TABLE as the loops of :mod:`systola_firmware.isa`, element group by element group.
+"""POST, VECTOR, TABLE and LSTM as the loops of :mod:`systola_firmware.isa`, element group by element group.
 
 :mod:`systola_sim.datapath` computes whole instructions at once, for speed; this is the same in the order of the hardware, so it
 also tells what an instruction that stops with an error has written by then.
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from systola_firmware.config import Config
 from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding
+from systola_sim.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM, GATES, cell_step, preactivation, saturate
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize, wrap32
 
 __all__ = ["PostUnitModel"]
@@ -44,23 +45,29 @@ def _indices(operation: Operation, *loops: str) -> itertools.product[tuple[int, 
 
 @dataclass
 class PostUnitModel:
-    """``activation`` int8 (activation_bytes,), ``weights`` int8 (weight_bytes,), ``tables`` int32 (2, 256)."""
+    """``activation`` int8 (activation_bytes,), ``weights`` int8 (weight_bytes,), ``tables`` int32 (2, 256).
+
+    ``steps`` has a copy of ``activation`` for each block of the last LSTM but its last, as it was when the block was complete.
+    """
 
     config: Config
     activation: Int8Array
     weights: Int8Array
     tables: Int32Array = field(default_factory=lambda: np.zeros((2, 256), np.int32))
+    steps: list[Int8Array] = field(default_factory=list)
 
     def execute(self, operation: Operation, jobs: Sequence[Int32Array] = ()) -> ErrorCode:
         """Execute one instruction; return why it stopped, or NONE.
 
-        ``jobs`` are the accumulators of a POST: int32 (positions, columns) for each (block, group).
+        ``jobs`` are the accumulators of a POST or LSTM: int32 (positions, columns) for each (block, group).
         """
         try:
             if operation.opcode is Opcode.POST:
                 self._post(operation, jobs)
             elif operation.opcode is Opcode.VECTOR:
                 self._vector(operation)
+            elif operation.opcode is Opcode.LSTM:
+                self._lstm(operation, jobs)
             else:
                 self._table(operation)
         except _StoppedError as stopped:
@@ -79,9 +86,11 @@ class PostUnitModel:
 
     def _write(self, address: int, values: Int64Array, operation: Operation) -> None:
         """Zero point, clamp and write of one group of lanes."""
+        self._write_bytes(address, np.clip(values + operation["zero_point"], operation["minimum"], operation["maximum"]))
+
+    def _write_bytes(self, address: int, values: Int8Array | Int64Array) -> None:
         _require(address >= 0 and address + len(values) <= self.config.activation_bytes, ErrorCode.ACTIVATION_ADDRESS)
-        clamped = np.clip(values + operation["zero_point"], operation["minimum"], operation["maximum"])
-        self.activation[address : address + len(values)] = clamped
+        self.activation[address : address + len(values)] = values
 
     @staticmethod
     def _check_factor(operation: Operation, *, shift: bool) -> None:
@@ -107,6 +116,13 @@ class PostUnitModel:
                 address = operation["destination"] + sum(
                     index * operation[f"{loop}_step"] for index, loop in ((block, "block"), (group, "group"), (y, "y"), (x, "x"))
                 )
+                if operation["wide"]:
+                    values = wrap32(accumulators[number, :channels].astype(np.int64) + bias[:channels])
+                    result = requantize(values, multiplier[:channels], shift[:channels], Rounding(operation["rounding"]))
+                    written = saturate(result).astype("<i2").view(np.int8)
+                    for first in range(0, 2 * channels, config.requantize_lanes):
+                        self._write_bytes(address + first, written[first : first + config.requantize_lanes])
+                    continue
                 for first in range(0, channels, config.requantize_lanes):
                     lanes = slice(first, min(first + config.requantize_lanes, channels))
                     values = wrap32(accumulators[number, lanes].astype(np.int64) + bias[lanes])
@@ -147,3 +163,38 @@ class PostUnitModel:
         _require(1 <= tables <= 2)
         words = tables * 1024 // self.config.weight_word_bytes
         self.tables[:tables] = self._words(operation["source"], words).view("<i4").reshape(tables, 256)
+
+    def _lstm(self, operation: Operation, jobs: Sequence[Int32Array]) -> None:
+        """In bundles of as many units as the requantizers finish at once, at least one."""
+        config, gates = self.config, len(GATES)
+        outer, sequences = list(_indices(operation, "block", "group")), operation["x_count"]
+        self.steps = []
+        _require(0 < sequences <= config.accumulator_depth)
+        _require(1 <= operation["last_units"] <= config.columns // gates)
+        _require(SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM)
+        _require(EXPONENT_MINIMUM <= operation["cell_exponent"] <= EXPONENT_MAXIMUM)
+        factors = self._words(operation["parameters"], config.bias_words + 1)
+        multiplier, shift = factors[: 4 * config.columns].view("<i4"), factors[4 * config.columns : 5 * config.columns]
+        for (block, group), accumulators in zip(outer, jobs, strict=True):
+            if group == 0 and block > 0:
+                self.steps.append(self.activation.copy())
+            bias = self._words(operation["parameters"] + 1 + (group + 1) * config.bias_words, config.bias_words).view("<i4")
+            units = operation["last_units"] if group == operation["group_count"] - 1 else config.columns // gates
+            size = max(config.requantize_lanes // gates, 1)
+            for x, first in itertools.product(range(sequences), range(0, units, size)):
+                count = min(size, units - first)
+                columns = slice(gates * first, gates * (first + count))
+                unit = group * (config.columns // gates) + first
+                source = operation["preactivation"] + block * operation["block_step_preactivation"] + 2 * gates * unit
+                cell = operation["cell"] + x * operation["x_step_cell"] + 2 * unit
+                inputs = self._read(source + x * operation["x_step_preactivation"], 2 * gates * count).view("<i2")
+                states = self._read(cell, 2 * count).view("<i2")
+                sums = wrap32(accumulators[x, columns].astype(np.int64) + bias[columns])
+                hidden, state = cell_step(
+                    preactivation(inputs, sums, multiplier[columns], shift[columns]).reshape(count, gates),
+                    states,
+                    exponent=operation["cell_exponent"],
+                    **{name: operation[name] for name in ("clip", "multiplier", "shift", "zero_point")},
+                )
+                self._write_bytes(cell, state.astype("<i2").view(np.int8))
+                self._write_bytes(operation["hidden"] + block * operation["block_step"] + x * operation["x_step"] + unit, hidden)

@@ -1,0 +1,256 @@
+"""LSTM cell: from gate sums and cell state to the new cell state and int8 hidden state, one hidden unit a cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+from systola_firmware.isa import Rounding
+from systola_hdl.dot_cell import delayed
+from systola_hdl.lstm_activation import (
+    EXPONENT_BITS,
+    EXPONENT_MAXIMUM,
+    EXPONENT_MINIMUM,
+    GATE_EXPONENT,
+    Function,
+    LstmActivation,
+)
+from systola_hdl.requantizer import FACTOR, Requantizer, add_half, below_half
+
+__all__ = [
+    "GATES",
+    "GATE_ARGUMENTS",
+    "LSTM_CELL",
+    "LSTM_CONSTANTS",
+    "LSTM_ITEM",
+    "LSTM_RESULT",
+    "CellState",
+    "LstmCell",
+    "Preactivations",
+    "saturate",
+]
+
+#: Gates of a unit in the order in which everything stores them, each with its function.
+GATES = {
+    "input": Function.SIGMOID,
+    "forget": Function.SIGMOID,
+    "cell": Function.TANH,
+    "output": Function.SIGMOID,
+}
+#: Fraction bits of a gate's value.
+_Q15 = 15
+
+#: One hidden unit: requantized sums of the recurrent product, the input part (Q3.12) and the cell state.
+LSTM_ITEM = data.StructLayout(
+    {
+        "recurrent": data.ArrayLayout(signed(32), len(GATES)),
+        "preactivation": data.ArrayLayout(signed(16), len(GATES)),
+        "cell": signed(16),
+    }
+)
+#: The same after :class:`Preactivations`.
+GATE_ARGUMENTS = data.StructLayout({"gate": data.ArrayLayout(signed(16), len(GATES)), "cell": signed(16)})
+#: New state of one hidden unit.
+LSTM_RESULT = data.StructLayout({"cell": signed(16), "hidden": signed(8)})
+#: Fields of the LSTM instruction: log2 of the cell state's scale, -15 to -9; clip, 0 for none; what the hidden state is made with.
+LSTM_CONSTANTS = data.StructLayout({"exponent": signed(EXPONENT_BITS), "clip": 15, "factor": FACTOR, "zero_point": signed(8)})
+
+#: Ports of a cell. ``constants`` hold from the first ``i.valid`` until the last ``o.valid`` of an instruction.
+LSTM_CELL = Signature(
+    {
+        "constants": In(LSTM_CONSTANTS),
+        "i": In(stream.Signature(LSTM_ITEM, always_ready=True)),
+        "o": Out(stream.Signature(LSTM_RESULT, always_ready=True)),
+    }
+)
+
+
+def saturate(value: Value, bits: int) -> Value:
+    """A signed ``value`` clamped to the range of signed ``bits``."""
+    sign, above = value[-1], value[bits - 1 : -1]
+    return Mux(above == sign.replicate(len(above)), value[:bits], Cat((~sign).replicate(bits - 1), sign)).as_signed()
+
+
+def halved(value: Value) -> Value:
+    """REQ's first rounding, ``(value * q + 2^30) >> 31``, of a signed ``value`` for q = 2^30."""
+    return value[1:].as_signed() + value[0]
+
+
+class Preactivations(Component):
+    """The arguments of the gates' functions: ``sat16(preactivation + sat16(recurrent))``, :attr:`latency` cycles after ``i``.
+
+    Attributes
+    ----------
+    i:
+        :data:`LSTM_ITEM`.
+    o:
+        :data:`GATE_ARGUMENTS`, with the cell state beside them; an item's values stay until the next item's.
+    """
+
+    latency = 2
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "i": In(stream.Signature(LSTM_ITEM, always_ready=True)),
+                "o": Out(stream.Signature(GATE_ARGUMENTS, always_ready=True)),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        valid = Signal()
+        cell = delayed(m, self.i.payload.cell, 1, "cell")
+        m.d.sync += [valid.eq(self.i.valid), self.o.valid.eq(valid)]
+        with m.If(valid):
+            m.d.sync += self.o.payload.cell.eq(cell)
+        for gate in range(len(GATES)):
+            recurrent = Signal(signed(16), name=f"recurrent{gate}")
+            added = Signal(signed(16), name=f"added{gate}")
+            total = Signal(signed(17), name=f"total{gate}")
+            m.d.sync += [
+                recurrent.eq(saturate(self.i.payload.recurrent[gate], 16)),
+                added.eq(self.i.payload.preactivation[gate]),
+            ]
+            m.d.comb += total.eq(recurrent + added)
+            with m.If(valid):
+                m.d.sync += self.o.payload.gate[gate].eq(saturate(total, 16))
+        return m
+
+
+class CellState(Component):
+    """The new cell state, ``clamp(i_kept + i_added)``, one a cycle, :attr:`latency` cycles after both.
+
+    Attributes
+    ----------
+    i_clip:
+        Limit of the magnitude; 0 for that of int16.
+    i_kept, i_added:
+        What the old state and the candidate contribute, int16.
+    o:
+        int16.
+    """
+
+    latency = 2
+
+    def __init__(self) -> None:
+        super().__init__({"i_clip": In(15), "i_kept": In(signed(16)), "i_added": In(signed(16)), "o": Out(signed(16))})
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        none = self.i_clip == 0
+        low, high = Signal(signed(16)), Signal(signed(16))
+        total = Signal(signed(17))
+        m.d.sync += [
+            high.eq(Mux(none, (1 << 15) - 1, self.i_clip)),
+            low.eq(Mux(none, -(1 << 15), -self.i_clip)),
+            total.eq(self.i_kept + self.i_added),
+            self.o.eq(Mux(total > high, high, Mux(total < low, low, total))),
+        ]
+        return m
+
+
+class LstmCell(Component):
+    """Steps one hidden unit a cycle, as LSTM in :mod:`systola_firmware.isa` says, bit for bit.
+
+    Design, with the cycles after which each value is there::
+
+        i ─▶ preactivations ─▶ i, f, g, o ─▶ f·c, i·g ─▶ rounded ─▶ clamped sum ─▶ tanh ─▶ o·tanh ─▶ requantizer ─▶ zero point ─▶ o
+                2                 8            9          12           14          20       21          29            30
+
+    The two products of the cell state are rescaled by powers of two, so REQ's two roundings are two additions and a shift. Neither
+    result exceeds int16: |f·c| <= 32767 · 2^15 and |i·g| < 2^30, and both lose 15 bits or more. Only their sum saturates.
+
+    The pipeline cannot stop: a producer reserves a place for what comes out.
+
+    Resources: five :class:`~systola_hdl.lstm_activation.LstmActivation`, three 16 × 16 multipliers, one
+    :class:`~systola_hdl.requantizer.Requantizer`.
+
+    Attributes
+    ----------
+    constants, i, o:
+        See :data:`LSTM_CELL`.
+    """
+
+    #: Least cycles from one item to the next.
+    interval = 1
+    #: Cycles from ``i.valid`` to ``o.valid``.
+    latency = (
+        Preactivations.latency
+        + LstmActivation.latency
+        + 1  # products
+        + 3  # rounding
+        + CellState.latency
+        + LstmActivation.latency
+        + 1  # product
+        + Requantizer.latency
+        + 1  # zero point
+    )
+
+    def __init__(self) -> None:
+        super().__init__(LSTM_CELL)
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        constants = self.constants
+        m.submodules.preactivations = preactivations = Preactivations()
+        m.d.comb += [preactivations.i.valid.eq(self.i.valid), preactivations.i.payload.eq(self.i.payload)]
+        gates = {
+            name: self._activation(
+                m, name, preactivations.o.payload.gate[index], function, Const(GATE_EXPONENT, signed(EXPONENT_BITS))
+            )
+            for index, (name, function) in enumerate(GATES.items())
+        }
+        old = delayed(m, preactivations.o.payload.cell, LstmActivation.latency, "old")
+
+        m.submodules.state = state = CellState()
+        m.d.comb += [
+            state.i_clip.eq(constants.clip),
+            state.i_kept.eq(self._rescaled(m, "kept", gates["forget"] * old, Const(_Q15 - 1))),
+            state.i_added.eq(self._rescaled(m, "added", gates["input"] * gates["cell"], 2 * _Q15 - 1 + constants.exponent)),
+        ]
+        squashed = self._activation(m, "state_tanh", state.o, Function.TANH, constants.exponent)
+
+        # product, requantization, zero point
+        m.submodules.requantizer = requantizer = Requantizer()
+        output = delayed(m, gates["output"], 1 + 3 + CellState.latency + LstmActivation.latency, "output")
+        product = Signal(signed(32))
+        total = Signal(signed(33))
+        m.d.sync += product.eq(output * squashed)
+        m.d.comb += [
+            requantizer.i_value.eq(product),
+            requantizer.i_factor.eq(constants.factor),
+            requantizer.i_rounding.eq(Rounding.DOUBLE),
+            total.eq(requantizer.o + constants.zero_point),
+        ]
+        m.d.sync += self.o.payload.hidden.eq(saturate(total, 8))
+
+        new = delayed(m, state.o, LstmActivation.latency + 1 + Requantizer.latency + 1, "new")
+        valid = Signal(self.latency)
+        m.d.sync += valid.eq(Cat(self.i.valid, valid))
+        m.d.comb += [self.o.payload.cell.eq(new), self.o.valid.eq(valid[-1])]
+        return m
+
+    def _activation(self, m: Module, name: str, value: Value, function: Function, exponent: Value) -> Signal:
+        m.submodules[name] = activation = LstmActivation()
+        m.d.comb += [activation.i_value.eq(value), activation.i_function.eq(function), activation.i_exponent.eq(exponent)]
+        return activation.o
+
+    def _rescaled(self, m: Module, name: str, product: Value, places: Value) -> Value:
+        """REQ(product, 2^30, -places) rounded DOUBLE, int16, in 4 cycles: product, first rounding, second rounding, its shift."""
+        limit = 2 * _Q15 - 1 + EXPONENT_MAXIMUM
+        exact = Signal(signed(32), name=f"{name}_product")
+        first = Signal(signed(31), name=f"{name}_halved")
+        ones = Signal(limit - 1, name=f"{name}_ones")
+        second = Signal(signed(32), name=f"{name}_rounded")
+        result = Signal(signed(16), name=f"{name}_result")
+        m.d.sync += [
+            exact.eq(product),
+            first.eq(halved(exact)),
+            ones.eq(below_half(places, limit)),
+            second.eq(add_half(first, ones, first[-1])),
+        ]
+        shortest = min(2 * _Q15 - 1 + EXPONENT_MINIMUM, _Q15 - 1)
+        m.d.sync += result.eq((second >> shortest) >> Value.cast(places - shortest)[:3])
+        return result

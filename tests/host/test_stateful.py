@@ -1,0 +1,181 @@
+"""Stateful sessions: streams through recurrent layers, their states, and what a recurrence costs for each time step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.lstm_graphs import lstm_graph
+
+import systola
+from systola.cli import main
+from systola.golden import GoldenTransport
+from systola.reports import recurrence_table
+from systola_firmware import program_file
+from systola_firmware.compiler import compile_graph
+from systola_firmware.config import preset
+from systola_firmware.graph import Graph
+from systola_firmware.isa import Opcode
+from systola_firmware.memory_map import COUNTERS, MARK_WORDS, Region, register_address
+from systola_firmware.program import Program
+from systola_sim.graph_model import evaluate
+from systola_sim.lstm_layer import LstmStates
+
+CONFIG = preset("tiny-4x4")
+PIECES = 5
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """Two LSTMs over two sequences; hidden states of odd sizes."""
+    return lstm_graph(3, batch=1, steps=4, features=3, hidden=5, layers=2)
+
+
+@pytest.fixture(scope="module")
+def program(graph: Graph) -> Program:
+    return compile_graph(graph, CONFIG, stateful=True)
+
+
+@pytest.fixture
+def device() -> systola.Device:
+    return systola.open("golden:tiny-4x4")
+
+
+def pieces(graph: Graph, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-128, 128, (PIECES, *graph.inputs[0].shape), dtype=np.int8)
+
+
+def streamed(graph: Graph, stream: np.ndarray) -> tuple[np.ndarray, dict[str, LstmStates]]:
+    """The graph's own answers to consecutive pieces, and the states after the last."""
+    states: dict[str, LstmStates] = {}
+    return np.stack([evaluate(graph, [piece], states)[graph.outputs[0].name] for piece in stream]), states
+
+
+def check_states(session: systola.Session, states: dict[str, LstmStates]) -> None:
+    found = session.states()
+    assert list(found) == [f"{layer} {part}" for layer in states for part in ("hidden", "cell")]
+    for name, values in found.items():
+        layer, part = name.rsplit(" ", 1)
+        expected = getattr(states[layer], part)[-1]
+        assert values.dtype == expected.dtype
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_stacked_inputs_are_pieces_of_one_stream(
+    device: systola.Device, graph: Graph, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GoldenTransport, "run_batch", lambda *_: pytest.fail("a stream is no batch"))
+    stream = pieces(graph)
+    expected, states = streamed(graph, stream)
+    session = device.load(program, stateful=True, verify=True)
+    np.testing.assert_array_equal(session.run(stream), expected)
+    check_states(session, states)
+    session.reset()
+    np.testing.assert_array_equal(np.concatenate([session.run(stream[:2]), session.run(stream[2:])]), expected)
+    check_states(session, states)
+    session.reset()
+    for piece, answer in zip(stream, expected, strict=True):
+        np.testing.assert_array_equal(session.run(piece), answer)
+    assert not np.array_equal(session.run(stream[0]), expected[0])
+
+
+def test_a_reset_writes_the_initial_states(device: systola.Device, graph: Graph, program: Program) -> None:
+    session = device.load(program)
+    session.run(pieces(graph))
+    session.reset()
+    for name, values in session.states().items():
+        layer = next(layer for layer in graph.layers if layer.name == name.rsplit(" ", 1)[0])
+        assert (values == (0 if name.endswith("cell") else layer.output.zero_point)).all()
+
+
+def test_without_states_every_run_begins_anew(device: systola.Device, graph: Graph) -> None:
+    session = device.load(compile_graph(graph, CONFIG))
+    stream = pieces(graph)
+    together = session.run(stream)
+    for piece, answer in zip(stream, together, strict=True):
+        np.testing.assert_array_equal(answer, evaluate(graph, [piece])[graph.outputs[0].name])
+        np.testing.assert_array_equal(session.run(piece), answer)
+    assert session.states() == {}
+
+
+def test_looking_inside_does_not_disturb_the_stream(device: systola.Device, graph: Graph, program: Program) -> None:
+    stream = pieces(graph, 1)
+    expected, states = streamed(graph, stream[:3])
+    session = device.load(program)
+    session.run(stream[:2])
+    np.testing.assert_array_equal(session.run_until("lstm_1", stream[2]), expected[2])
+    session.run_until("lstm_0", stream[2])
+    tensors = session.intermediates(stream[2])
+    np.testing.assert_array_equal(tensors["lstm_1"], expected[2])
+    check_states(session, states)  # those after one run of the third piece
+
+
+def test_a_program_that_was_not_compiled_stateful_is_refused(device: systola.Device, graph: Graph, tmp_path: Path) -> None:
+    program = compile_graph(graph, CONFIG)
+    path = tmp_path / "plain.systola"
+    program_file.save(program, path)
+    with pytest.raises(systola.ProgramError, match="the program was compiled to begin anew in each run"):
+        device.load(program, stateful=True)
+    with pytest.raises(systola.ProgramError, match=f"{path} was compiled to begin anew in each run: compile it again"):
+        device.load(path, stateful=True)
+
+
+def test_the_command_line_runs_a_stream(graph: Graph, program: Program, tmp_path: Path) -> None:
+    stream = pieces(graph, 2)
+    path, inputs, outputs = tmp_path / "stream.systola", tmp_path / "x.npy", tmp_path / "y.npy"
+    program_file.save(program, path)
+    np.save(inputs, stream)
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", str(path), "-i", str(inputs), "-o", str(outputs), "--stateful", "--device", "golden:tiny-4x4"])
+    assert not stopped.value.code
+    np.testing.assert_array_equal(np.load(outputs), streamed(graph, stream)[0])
+
+
+class Traced(GoldenTransport):
+    """A golden device whose trace has made-up counters: each is ``place of its mark² · number of the counter``."""
+
+    def read(self, address: int, length: int) -> bytes:
+        data = np.frombuffer(super().read(address, length), "<u4").copy()
+        if address == Region.TRACE.base:
+            marks = data.reshape(-1, len(MARK_WORDS))
+            marks[:, 1:] = np.outer((1 + np.arange(len(marks))) ** 2, 1 + np.arange(len(COUNTERS)))
+        if address == Region.REGISTERS.base:
+            data[register_address("counter_cycles") // 4] = 100
+        return data.tobytes()
+
+
+def test_a_recurrence_is_told_apart_from_the_product_with_the_inputs(graph: Graph) -> None:
+    from systola.benchmark import measure
+
+    device = systola.Device(Traced(CONFIG))
+    session = device.load(compile_graph(graph, CONFIG))
+    record = measure(session, "streams")
+    # Four marks, at 1, 4, 9 and 16: input part and recurrence of either layer.
+    assert [layer.cycles for layer in session.layers] == [4, 12]
+    assert [layer.recurrence["cycles"] for layer in session.layers] == [3, 7]
+    assert [layer.steps for layer in session.layers] == [4, 4]
+    each = record["layers"][1]["recurrence"]
+    number = {name: 1 + position for position, name in enumerate(COUNTERS)}
+    assert (each["steps"], each["units"], each["cycles"]) == (4, 5, 7 / 4)
+    assert each["weight_bound"] == 4 * 5 * 5 / 4  # four bytes of weights a cycle
+    assert each["array_busy"] == 7 * number["array_busy"] / 4
+    assert each["cell_busy"] == 7 * number["cell_busy"] / 4
+    assert each["stalls"]["weights"] == 7 * number["wait_weights"] / 4
+    table = recurrence_table([record])
+    assert table is not None
+    assert table.row_count == 2
+    assert recurrence_table([{**record, "layers": []}]) is None
+
+
+def test_a_small_trace_memory_tells_layers_only(graph: Graph) -> None:
+    config = CONFIG.replace(trace_marks=3)
+    session = systola.Device(Traced(config)).load(compile_graph(graph, config))
+    session.run(pieces(graph)[0])
+    assert [layer.recurrence for layer in session.layers] == [{}, {}]
+
+
+def test_the_last_instruction_of_a_stateful_layer_keeps_the_state(program: Program) -> None:
+    """The mark at the end of such a layer is not at its LSTM, which has one of its own."""
+    assert [int(program.words[layer.first]) & 0xFF for layer in program.layers] == [Opcode.MATMUL, Opcode.MATMUL]
+    assert [layer.mark for layer in program.layers] == [2, 5]
