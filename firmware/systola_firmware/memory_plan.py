@@ -160,7 +160,7 @@ class _Planner:
         return -(-layer.steps // steps)
 
     def _lifetimes(self) -> dict[str, _Life]:
-        """Size, first and last layer of every tensor's buffer; inputs are written before the first layer, outputs read after all."""
+        """Size, first and last layer of every buffer; inputs are written before the first layer, outputs read after all."""
         lives: dict[str, _Life] = {}
         end = len(self.graph.layers)
 
