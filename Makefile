@@ -40,7 +40,7 @@ test-full: lint ## lint and all tests, the long campaigns included
 sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-85f)
 	@$(PYTHON) -m systola sim --preset $(PRESET)
 
-bench: $(READY) ## measure the example and the shared models on the simulated board: build/bench/*.json and a table
+bench: $(READY) ## measure the examples, the shared models and a synthetic LSTM on the simulated board: build/bench/*.json and a table
 	@$(PYTHON) -m systola.benchmark --device sim:$(PRESET) --output build/bench
 
 verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=name)

