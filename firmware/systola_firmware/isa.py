@@ -60,7 +60,7 @@ class ErrorCode(enum.IntEnum):
     PROGRAM_OVERRUN = 2  #: the program store ended before END
     ACTIVATION_ADDRESS = 3  #: an activation address outside the memory
     WEIGHT_ADDRESS = 4  #: a weight address outside the memory
-    BAD_FIELD = 5  #: a count of 0, more positions than accumulators, or a reserved value
+    BAD_FIELD = 5  #: a count of 0, more positions than accumulators, a shift outside -31 to 6, or a reserved or impossible value
     TIMEOUT = 6  #: no unit made progress for WATCHDOG_CYCLES
     TOKEN_OVERFLOW = 7  #: more than TOKEN_LIMIT tokens in a counter
     ABORTED = 8  #: the host asked for it
@@ -272,7 +272,8 @@ Element-wise, pooling and fill on the activation memory, LANES (requantize_lanes
             activation[destination + y*y_step_out + x*x_step_out + group*group_step + l]
                 = clamp(v + zero_point, minimum, maximum)
 
-sources == 0 (fill) writes clamp(bias + zero_point, ...): the taps are not read and their counts must be 1. SUM of table
+sources == 0 (fill) reads nothing, and the counts of t0 and t1 must be 1: v is the combination's identity + bias, so that without
+requantize it writes clamp(bias + zero_point, ...) for SUM and clamp(bias - 128 + zero_point, ...) for MAX. SUM of table
 values wraps at 32 bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory;
 every read of an instruction may come before any of its writes or after, so source and destination overlap only where each
 element is read before it is written: exactly in place, or not at all.""",
