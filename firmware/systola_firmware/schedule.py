@@ -1,15 +1,15 @@
 """Order of the instructions, tokens and marks.
 
-Order ----- A stage on the array is ``MATMUL, fills, TABLE of the next stage, POST, MATMUL, POST, …``: the fills of the layer, for
+**Order.** A stage on the array is ``MATMUL, fills, TABLE of the next stage, POST, MATMUL, POST, …``: the fills of the layer, for
 borders and initial states, and the tables that the next stage needs run on the POST unit while the array works on the first
 job. A stage of VECTORs is ``TABLE, fills, VECTOR, …``. Most layers are one stage, an LSTM is two or more. The instructions of
 layer i stand before those of layer i + 1 (but for TABLE, which touches no activations).
 
-Why one kind of token is enough ------------------------------- Call a buffer *live* in the layers from its producer to its last
-reader, both inclusive; buffers that are live in a common layer do not overlap (``allocation.py``). Layer i writes only its
-output and, if it is an LSTM, its input part, cells and kept state; it reads only these and its inputs; all of them are live in
-layer i. A fill of layer i writes layer i's output (or cells) too. MATMULs read inputs and an LSTM's hidden states, which are its
-output; never an input part, cells or kept states, which only the POST unit touches, in order. LSTM is a POST-unit instruction.
+**Why one kind of token is enough.** Call a buffer *live* in the layers from its producer to its last reader, both inclusive;
+buffers that are live in a common layer do not overlap (``allocation.py``). Layer i writes only its output and, if it is an LSTM,
+its input part, cells and kept state; it reads only these and its inputs; all of them are live in layer i. A fill of layer i
+writes layer i's output (or cells) too. MATMULs read inputs and an LSTM's hidden states, which are its output; never an input
+part, cells or kept states, which only the POST unit touches, in order. LSTM is a POST-unit instruction.
 
 1. *Read after write.* VECTOR, POST and LSTM run in order on one unit, so only MATMUL can read too early. The first MATMUL of a
    stage waits for a token that the last instruction writing what it reads signals, unless an earlier MATMUL has waited for that
@@ -34,7 +34,7 @@ output; never an input part, cells or kept states, which only the POST unit touc
 4. *In place.* A VECTOR that overwrites its own operand reads each byte before it writes it (ISA). Earlier MATMULs that read the
    operand have been drained, by 2; later ones do not exist, since the operand is read last here.
 
-No deadlock: every wait is for an instruction that stands earlier in the program, and every step of a recurrence for the step
+**No deadlock.** Every wait is for an instruction that stands earlier in the program, and every step of a recurrence for the step
 before. ``tests/firmware/test_schedule.py`` and ``test_lowering_lstm.py`` check the same by brute force: for every pair of a MATMUL
 and a POST-unit instruction that the hardware may overlap, the bytes are disjoint.
 """
