@@ -51,9 +51,12 @@ BLOCKS: dict[str, Callable[[Config], Component]] = {
 _WITH_PINS = "board"
 
 # Amaranth's RTLIL rather than its Verilog: there, the contents of a memory are one cell, not one statement a word, over which
-# Yosys spends many minutes. splitnets: YosysHQ/yosys issue 4349 (equal names of wires stop it after technology mapping).
+# Yosys spends many minutes. setparam: weight banks, accumulators and tables promise nothing about a word that is read while it
+# is written, which Amaranth cannot say; without it, a comparator and a bypass stand behind every block RAM. splitnets:
+# YosysHQ/yosys issue 4349 (equal names of wires stop it after technology mapping).
 _YOSYS_SCRIPT = (
-    "read_rtlil block.il; synth_ecp5 -top top -run :map_luts; splitnets; synth_ecp5 -top top -run map_luts: -json block.json; "
+    "read_rtlil block.il; setparam -set COLLISION_X_MASK 1'1 *.bank*/t:$memrd_v2 *.accumulators/t:$memrd_v2 *.tables/t:$memrd_v2; "
+    "synth_ecp5 -top top -run :map_luts; splitnets; synth_ecp5 -top top -run map_luts: -json block.json; "
     "tee -q -o cells.json stat -json"
 )
 

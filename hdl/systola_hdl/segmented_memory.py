@@ -26,7 +26,10 @@ def segment_depths(depth: int, smallest: int = _BLOCK_WORDS) -> list[int]:
 
 
 class SegmentedMemory(Component):
-    """``depth`` words of 32 bits; one is read and one written a cycle. A word that is read while it is written comes old.
+    """``depth`` words of 32 bits; one is read and one written a cycle.
+
+    Do not rely on a word that is read in the cycle in which it is written: in simulation it is the old one, but block RAM
+    whose ports may disagree is faster, and that is what synthesis makes of it.
 
     A synthesiser that is given one memory of, say, 8704 words makes it of blocks of 1024 × 18 bits behind a multiplexer, and rounds
     up to 9216 words. In segments of 8192 and 512 words every block is full, and most bits need no multiplexer at all: the
