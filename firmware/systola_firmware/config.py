@@ -186,6 +186,7 @@ PRESETS: dict[str, Config] = {
             weight_bytes=272 * 1024,
             program_words=2048,
             trace_marks=64,
+            lstm_serial=True,
         ),
         # Small and quick to elaborate; for tests.
         Config(

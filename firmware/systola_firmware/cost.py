@@ -6,9 +6,9 @@ takes ``positions · columns / requantize_lanes`` cycles and a constant. VECTOR:
 ``requantize_lanes`` wide. TABLE: one word of the weight memory a cycle. MATMUL and POST overlap; a half of the accumulators is
 filled only when the job two before it has been drained.
 
-LSTM: a job takes a cycle (five in the small cell) for each hidden unit and sequence, and a constant; the array works on the next
-groups meanwhile. A time step begins only when the last hidden state of the step before is written: it takes the longer of its
-array jobs and its cell jobs, and the latencies of array and cell once.
+LSTM: a job takes a cycle (five in the small cell) for each hidden unit and sequence, at least three for the accesses to the
+activation memory; the array works on the next groups meanwhile. A time step begins only when the last hidden state of the step
+before is written: it takes the longer of its array jobs and its cell jobs, and the latencies of array and cell once.
 
 Conflicts for the memories' ports are not modelled: the model is a little optimistic.
 """
@@ -25,15 +25,15 @@ SHORTEST_PASS = 4
 #: Cycles from handing an instruction out to its first action.
 INSTRUCTION_CYCLES = 12
 #: Cycles of a MATMUL job beside its passes: change of half, start of the next nest.
-JOB_CYCLES = 4
+JOB_CYCLES = 1
 #: Cycles of a POST job beside its positions: parameters, pipeline, hand-over.
-DRAIN_OVERHEAD = 24
+DRAIN_OVERHEAD = 20
 #: Cycles of a VECTOR's pipeline.
 VECTOR_OVERHEAD = 24
-#: Cycles of an LSTM job beside its units.
-CELL_JOB_CYCLES = 8
+#: Fewest cycles of the LSTM cell for the units of a group: reads of cell states and preactivations, writes of both states.
+CELL_ACCESSES = 3
 #: Cycles from the last unit of a step into the LSTM cell to its hidden state in the memory.
-CELL_LATENCY = 50
+CELL_LATENCY = 65
 #: Cycles that the small LSTM cell takes for a hidden unit.
 SERIAL_CELL_CYCLES = 5
 TABLE_ENTRIES_BYTES = 1024
@@ -53,7 +53,7 @@ def cell_cycles(sequences: int, config: Config) -> int:
     """Cycles of one LSTM job over ``sequences`` sequences."""
     units = config.columns // 4
     cell = units * (SERIAL_CELL_CYCLES if config.lstm_serial else 1)
-    return sequences * max(cell, config.columns // config.requantize_lanes) + CELL_JOB_CYCLES
+    return sequences * max(cell, config.columns // config.requantize_lanes, CELL_ACCESSES)
 
 
 def array_latency(config: Config) -> int:

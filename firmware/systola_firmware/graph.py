@@ -225,8 +225,8 @@ class Slice(Layer):
 class Lstm(Layer):
     """UNIDIRECTIONAL_SEQUENCE_LSTM: int8 activations, int16 cell state, no peephole, projection or layer norm.
 
-    The input is ``(batch, time, features)``, or ``(time, batch, features)`` if ``time_major``; the output likewise with
-    ``hidden`` in place of features. Gates are in the order input, forget, cell, output. Per gate ``k``, for each time step::
+    The input is ``(batch, time, features)``, or ``(time, batch, features)`` if ``time_major``; the output likewise with ``hidden``
+    in place of features. Gates are in the order input, forget, cell, output. Per gate ``k``, for each time step::
 
         pre[k] = sat16(sat16(REQ(bias[k] + Σ (x - z_x)·W[k]; input_requantization[k]))
                        + sat16(REQ(Σ (h - z_h)·R[k]; recurrent_requantization[k])))

@@ -5,7 +5,7 @@ Gates are interleaved over the columns: output channel ``4·unit + gate``, so th
 
 1. *Input part.* MATMUL and a wide POST over all rows (sequences × time steps) leave sat16(REQ(b + Σ (x − z_x)·W)) in memory.
 2. *Initial state*, before the POST: zero points where hidden states of the step before the first are read
-   (``layout.lead_rows``), zeros in the cells. A stateful program copies the kept hidden state there; its cells just stay.
+   (``sharing.lead_rows``), zeros in the cells. A stateful program copies the kept hidden state there; its cells just stay.
 3. *Recurrence.* A MATMUL whose blocks are time steps reads the hidden states of the step before, an LSTM writes those of the step
    and the cells. The hidden states are the layer's output: in place, whatever the order of batch and time.
 4. A stateful program copies the last hidden state away.
@@ -25,7 +25,6 @@ from systola_firmware.config import Config
 from systola_firmware.errors import UnsupportedModel
 from systola_firmware.graph import Convolution, Lstm, Requantization
 from systola_firmware.isa import Opcode, Operation
-from systola_firmware.layout import sequences_interleave
 from systola_firmware.lowering_blocks import Axis, Work, cut_positions
 from systola_firmware.lowering_fill import fill
 from systola_firmware.lowering_matmul import (
@@ -40,6 +39,7 @@ from systola_firmware.lowering_stage import Stage
 from systola_firmware.lowering_vector import Span, vectors
 from systola_firmware.memory_plan import GATES, LstmMemory, Plan, input_part_row
 from systola_firmware.program import Placement
+from systola_firmware.sharing import sequences_interleave
 from systola_firmware.weights import WeightImage, cell_parameters, dense_tiles, fold_zero_point
 
 

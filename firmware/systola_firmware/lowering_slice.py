@@ -9,9 +9,9 @@ import numpy as np
 from systola_firmware.config import Config
 from systola_firmware.graph import Slice
 from systola_firmware.isa import Operation
-from systola_firmware.layout import slice_elements
 from systola_firmware.lowering_vector import Span, copy_elements, is_dense, vectors
 from systola_firmware.program import Placement
+from systola_firmware.sharing import slice_elements
 
 
 def axis_strides(shape: tuple[int, ...], placement: Placement) -> list[int]:

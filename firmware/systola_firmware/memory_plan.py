@@ -16,8 +16,9 @@ from systola_firmware.config import Config
 from systola_firmware.errors import DoesNotFit
 from systola_firmware.graph import Graph, Lstm, Softmax, Tensor
 from systola_firmware.isa import INSTRUCTIONS, Opcode
-from systola_firmware.layout import TensorLayout, plan_layouts, round_up, share_buffers
+from systola_firmware.layout import TensorLayout, plan_layouts, round_up
 from systola_firmware.program import Placement
+from systola_firmware.sharing import share_buffers
 
 #: Gates of a hidden unit, and columns of the array that it takes.
 GATES = 4
@@ -160,7 +161,7 @@ class _Planner:
         return -(-layer.steps // steps)
 
     def _lifetimes(self) -> dict[str, _Life]:
-        """Size, first and last layer of every buffer; inputs are written before the first layer, outputs read after all."""
+        """Size, first and last layer of every tensor's buffer. Inputs are there before all layers, outputs after."""
         lives: dict[str, _Life] = {}
         end = len(self.graph.layers)
 

@@ -106,6 +106,18 @@ class LstmPath(Component):
         self.place_layout = data.StructLayout(
             {"cell": signed(ADDRESS_BITS), "hidden": signed(ADDRESS_BITS), "units": range(self.bundle_units + 1)}
         )
+        #: A read: of a bundle's cell states or preactivations, and whether it is a time step's last and that is the last step.
+        self.read_layout = data.StructLayout(
+            {
+                "valid": 1,
+                "address": signed(ADDRESS_BITS),
+                "outside": 1,
+                "of_cell": 1,
+                "step_last": 1,
+                "final": 1,
+                "place": self.place_layout,
+            }
+        )
         #: What is read for a bundle.
         self.operand_layout = data.StructLayout(
             {
@@ -174,32 +186,40 @@ class LstmPath(Component):
             )
             m.d.comb += needed.eq(Mux(item.first.operand, first[count], rest[count]))
 
+        # The next read, registered: the memory's port has little time.
+        read = Signal(self.read_layout)
+        read_address = Mux(reads_cell, item.address[1], item.address[0])
+        issue = Signal()
+        m.d.comb += nest.o.ready.eq(~read.valid | issue)
+        with m.If(nest.o.ready):
+            m.d.sync += [
+                read.valid.eq(nest.o.valid),
+                read.address.eq(Mux(needed == 0, 0, read_address)),
+                read.outside.eq((needed != 0) & ((read_address < 0) | (read_address + needed > config.activation_bytes))),
+                read.of_cell.eq(reads_cell),
+                read.step_last.eq(Cat(item.last[loop] for loop in ("group", "x", "bundle", "operand")).all()),
+                read.final.eq(item.last.block),
+                read.place.cell.eq(item.address[1]),
+                read.place.hidden.eq(item.address[2]),
+                read.place.units.eq(count),
+            ]
+            with m.If(nest.o.valid & item.last.operand):
+                m.d.sync += bundle.eq(Mux(item.last.bundle, 0, bundle + 1))
+
         # A time step's reads wait until the one before is written.
         waiting, ended, final = Signal(range(self.bundle_places + 1)), Signal(), Signal()
-        address = Mux(reads_cell, item.address[1], item.address[0])
-        outside, present, skips, issue, bundle_issue = Signal(), Signal(), Signal(), Signal(), Signal()
+        present, skips, bundle_issue = Signal(), Signal(), Signal()
         m.d.comb += [
-            present.eq(nest.o.valid & ~ended),
-            skips.eq(count == 0),
-            outside.eq((needed != 0) & ((address < 0) | (address + needed > config.activation_bytes))),
-            self.activations.valid.eq(present & ~skips & ~outside & (~reads_cell | (waiting != self.bundle_places))),
-            self.activations.address.eq(Mux(needed == 0, 0, address)),
+            present.eq(read.valid & ~ended),
+            skips.eq(read.place.units == 0),
+            self.activations.valid.eq(present & ~skips & ~read.outside & (~read.of_cell | (waiting != self.bundle_places))),
+            self.activations.address.eq(read.address),
             issue.eq((self.activations.valid & self.activations.ready) | (present & skips)),
-            nest.o.ready.eq(issue),
-            bundle_issue.eq(issue & reads_cell & ~skips),
-        ]
-        m.d.sync += waiting.eq(waiting + bundle_issue - fed)
-        with m.If(issue & item.last.operand):
-            m.d.sync += bundle.eq(Mux(item.last.bundle, 0, bundle + 1))
-
-        place = Signal(self.place_layout)
-        m.d.comb += [
-            place.cell.eq(item.address[1]),
-            place.hidden.eq(item.address[2]),
-            place.units.eq(count),
-            places.w_data.eq(place),
+            bundle_issue.eq(issue & read.of_cell & ~skips),
+            places.w_data.eq(read.place),
             places.w_en.eq(bundle_issue),
         ]
+        m.d.sync += waiting.eq(waiting + bundle_issue - fed)
 
         # Answers come in order: preactivations, then cell states.
         arrived = Signal(range(reads + 1))
@@ -220,8 +240,8 @@ class LstmPath(Component):
         # The output stage has places reserved for every bundle that was fed, until it is written.
         complete = Signal()
         m.d.comb += [complete.eq(ended & (waiting == 0) & self.output_idle), self.step_done.eq(complete & ~final)]
-        with m.If(issue & Cat(item.last[loop] for loop in ("group", "x", "bundle", "operand")).all()):
-            m.d.sync += [ended.eq(1), final.eq(item.last.block)]
+        with m.If(issue & read.step_last):
+            m.d.sync += [ended.eq(1), final.eq(read.final)]
         with m.Elif(complete):
             m.d.sync += ended.eq(0)
         with m.If(self.start):
@@ -229,7 +249,7 @@ class LstmPath(Component):
         with m.Elif(complete & final):
             m.d.sync += self.finished.eq(1)
         bad_read = Signal()
-        m.d.comb += bad_read.eq(present & ~skips & outside & (waiting == 0))
+        m.d.comb += bad_read.eq(present & ~skips & read.outside & (waiting == 0))
         return bad_read
 
     def _build_gates(self, m: Module, fed: Signal) -> tuple[data.View, Signal]:

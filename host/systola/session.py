@@ -6,7 +6,7 @@ The session of a stateful program is a stream: its recurrent layers continue in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from systola.device import Device, Mark, Outcome
 from systola.errors import DeviceError, ProgramError
+from systola.profiles import LayerProfile, layer_at, profile_layers
 from systola.tensors import Batch, Int8Array, dequantize, split_batch
 from systola_firmware import isa
 from systola_firmware.memory_map import COUNTERS, Region
@@ -34,27 +35,6 @@ _ERROR_WORDS: dict[isa.ErrorCode, str] = {
     isa.ErrorCode.TOKEN_OVERFLOW: "too many tokens",
     isa.ErrorCode.ABORTED: "abort by the host",
 }
-
-
-@dataclass(frozen=True)
-class LayerProfile:
-    """What one layer cost: ``counters`` are the differences between its last trace mark and that of the layer before.
-
-    ``steps`` are the time steps of a recurrent layer, else 0. ``recurrence`` are the counters of the recurrence alone, without the
-    product with the inputs; empty for other layers, and where the trace memory has no room for marks inside of layers.
-    """
-
-    name: str
-    operator: str
-    macs: int
-    predicted_cycles: int
-    counters: dict[str, int]
-    steps: int = 0
-    recurrence: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def cycles(self) -> int:
-        return self.counters["cycles"]
 
 
 class Session:
@@ -153,31 +133,7 @@ class Session:
         """
         if not self.device.has_cycles:
             return ()
-        before = dict.fromkeys(COUNTERS, 0)
-        parts: dict[str, list[tuple[bool, dict[str, int]]]] = {}
-        for mark in self._marks:
-            record = self._layer_at(mark.address)
-            if record is None:
-                continue
-            spent = {name: value - before[name] for name, value in mark.counters.items()}
-            before = mark.counters
-            recurrent = int(self.program.words[mark.address]) & 0xFF == isa.Opcode.LSTM
-            parts.setdefault(record.name, []).append((recurrent, spent))
-        return tuple(self._profile(record, parts[record.name]) for record in self.program.layers if record.name in parts)
-
-    @staticmethod
-    def _profile(record: LayerRecord, parts: list[tuple[bool, dict[str, int]]]) -> LayerProfile:
-        """From what each mark of a layer says: whether it is at the end of a recurrence, and the counters since the mark before."""
-        recurrence = [spent for recurrent, spent in parts if recurrent] if len(parts) > 1 else []
-        return LayerProfile(
-            record.name,
-            record.operator,
-            record.macs,
-            record.predicted_cycles,
-            _sum([spent for _, spent in parts]),
-            record.steps,
-            _sum(recurrence),
-        )
+        return profile_layers(self.program, self._marks)
 
     def run_until(self, layer: str | int, x: Values) -> Int8Array:
         """The output of ``layer`` (name or position in ``program.layers``) for one input ``x``, in the model's own shape.
@@ -299,11 +255,7 @@ class Session:
         raise ProgramError(f"the program has no layer {layer!r}: it has {names}")
 
     def _layer_at(self, address: int) -> LayerRecord | None:
-        return next((record for record in self.program.layers if record.first <= address < record.end), None)
-
-
-def _sum(parts: list[dict[str, int]]) -> dict[str, int]:
-    return {name: sum(part[name] for part in parts) for name in parts[0]} if parts else {}
+        return layer_at(self.program, address)
 
 
 def _whole_words(data: bytes) -> bytes:

@@ -7,7 +7,8 @@ import pytest
 
 from systola_firmware.errors import CompileError, UnsupportedModel
 from systola_firmware.graph import Add, Convolution, Graph, Lookup, Padding, Requantization, Reshape, Softmax, Tensor
-from systola_firmware.layout import Share, TensorLayout, needed_border, plan_layouts, share_buffers
+from systola_firmware.layout import TensorLayout, needed_border, plan_layouts
+from systola_firmware.sharing import Share, share_buffers
 
 REQUANTIZATION = Requantization(np.array([1 << 30], np.int32), np.array([-5], np.int32))
 

@@ -17,8 +17,8 @@ from systola_firmware.cost import predict
 from systola_firmware.errors import DoesNotFit, UnsupportedModel
 from systola_firmware.graph import Add, Graph, Lookup, Lstm, Requantization, Tensor
 from systola_firmware.isa import ErrorCode, Opcode, Operation, Unit, decode_program
-from systola_firmware.layout import slice_offset
 from systola_firmware.program import Program
+from systola_firmware.sharing import slice_offset
 from systola_sim.graph_model import evaluate
 from systola_sim.interpreter import Schedule, execute
 from systola_sim.lstm_layer import LstmStates

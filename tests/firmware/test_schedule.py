@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.lstm_graphs import lstm_graph, random_lstm_graph
 from support.random_graphs import random_graph
 
 from systola_firmware.compiler import compile_graph
@@ -53,8 +54,14 @@ def reads_of(operation: Operation, weights: bytes, config: Config) -> set[int]:
 
 def writes_of(operation: Operation, config: Config) -> set[int]:
     """Bytes a POST-unit instruction writes."""
+    if operation.opcode is Opcode.LSTM:
+        units = (operation["group_count"] - 1) * (config.columns // 4) + operation["last_units"]
+        hidden = nest(operation, "hidden", {"block_count": "block_step", "x_count": "x_step"})
+        cells = nest(operation, "cell", {"x_count": "x_step_cell"})
+        return {*(hidden[:, None] + np.arange(units)).ravel().tolist(), *(cells[:, None] + np.arange(2 * units)).ravel().tolist()}
     if operation.opcode is Opcode.POST:
-        loops, lanes, last = ("block", "y", "x"), config.columns, operation["last_columns"]
+        width = 2 if operation["wide"] else 1
+        loops, lanes, last = ("block", "y", "x"), width * config.columns, width * operation["last_columns"]
         steps = {f"{n}_count": f"{n}_step" for n in loops}
     elif operation.opcode is Opcode.VECTOR:
         lanes, last = config.requantize_lanes, operation["last_lanes"]
@@ -74,10 +81,11 @@ def writes_of(operation: Operation, config: Config) -> set[int]:
 def overlapping(operations: list[Operation]) -> Iterator[tuple[int, int]]:
     """Positions of every MATMUL and POST-unit instruction that neither tokens nor the accumulators put in order.
 
-    The n-th MATMUL is drained by the n-th POST. While a POST runs, its own MATMUL may still be reading for later jobs.
+    The n-th MATMUL is drained by the n-th POST or LSTM. While that runs, its own MATMUL may still be reading for later jobs. An
+    LSTM and its recurrent MATMUL are left out: they go step by step (``test_lowering_lstm.py``).
     """
     matmuls = [i for i, o in enumerate(operations) if o.opcode is Opcode.MATMUL]
-    posts = [i for i, o in enumerate(operations) if o.opcode is Opcode.POST]
+    posts = [i for i, o in enumerate(operations) if o.opcode in {Opcode.POST, Opcode.LSTM}]
     unit = [i for i, o in enumerate(operations) if o.definition.unit is Unit.POST]
     signals = iter([i for i in unit if Unit.MATMUL in operations[i].signal])
     known = -1
@@ -85,22 +93,43 @@ def overlapping(operations: list[Operation]) -> Iterator[tuple[int, int]]:
         if Unit.POST in operations[matmul].wait:
             known = next(signals)
             assert known < matmul, "a wait for something later in the program never ends"
-        yield from ((matmul, other) for other in unit if known < other <= post)
+        last = post - 1 if operations[post].opcode is Opcode.LSTM else post
+        yield from ((matmul, other) for other in unit if known < other <= last)
     assert next(signals, None) is None, "a token that nobody takes"
+
+
+def check_overlaps(program: Program, config: Config) -> int:
+    """How many pairs may overlap; none shares a byte."""
+    operations = operations_of(program)
+    reads = {i: reads_of(o, program.weights, config) for i, o in enumerate(operations) if o.opcode is Opcode.MATMUL}
+    writes = {i: writes_of(o, config) for i, o in enumerate(operations) if o.definition.unit is Unit.POST}
+    checked = 0
+    for matmul, other in overlapping(operations):
+        assert reads[matmul].isdisjoint(writes[other]), f"{program.model}: {matmul} reads what {other} writes"
+        checked += 1
+    return checked
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_overlapping_instructions_never_share_bytes(config: Config) -> None:
-    checked = 0
-    for seed in range(60):
-        program = compile_graph(random_graph(seed, layers=8), config)
-        operations = operations_of(program)
-        reads = {i: reads_of(o, program.weights, config) for i, o in enumerate(operations) if o.opcode is Opcode.MATMUL}
-        writes = {i: writes_of(o, config) for i, o in enumerate(operations) if o.definition.unit is Unit.POST}
-        for matmul, other in overlapping(operations):
-            assert reads[matmul].isdisjoint(writes[other]), f"seed {seed}: {matmul} reads what {other} writes"
-            checked += 1
-    assert checked > 300
+    assert sum(check_overlaps(compile_graph(random_graph(seed, layers=8), config), config) for seed in range(60)) > 300
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("stateful", [False, True])
+def test_overlapping_instructions_of_recurrent_layers_never_share_bytes(config: Config, stateful: bool) -> None:
+    """Random graphs, time cut into pieces, and batches cut into parts."""
+    programs = [(compile_graph(random_lstm_graph(seed), config, stateful=stateful), config) for seed in range(30)]
+    for time_major in (False, True):
+        tight = config.replace(activation_bytes=1536)
+        cut = compile_graph(
+            lstm_graph(1, steps=30, features=8, hidden=8, layers=2, time_major=time_major), tight, stateful=stateful
+        )
+        assert sum(o.opcode is Opcode.LSTM for o in operations_of(cut)) > 2
+        shallow = config.replace(accumulator_depth=16)
+        parts = compile_graph(lstm_graph(2, batch=37, steps=3, hidden=2, time_major=time_major), shallow, stateful=stateful)
+        programs += [(cut, tight), (parts, shallow)]
+    assert sum(check_overlaps(program, own) for program, own in programs) > 100
 
 
 def test_waits_and_signals_pair_up_and_marks_are_in_order() -> None:

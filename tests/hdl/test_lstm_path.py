@@ -76,7 +76,7 @@ ERRORS = [
     ({"hidden": (1 << 20) - 1}, ErrorCode.ACTIVATION_ADDRESS),
     # the first of two that comes up counts
     ({"parameters": 253, "preactivation": 4096 - 50}, ErrorCode.ACTIVATION_ADDRESS),
-    ({"parameters": 253, "preactivation": 4096 - 24, "x_count": 1}, ErrorCode.WEIGHT_ADDRESS),
+    ({"parameters": 253, "preactivation": 4096 - 20, "x_count": 1}, ErrorCode.WEIGHT_ADDRESS),
 ]
 
 

@@ -123,7 +123,7 @@ def test_trace_keeps_the_first_and_counts_all(seed: int) -> None:
 
     async def fill(ctx: SimulatorContext) -> list[tuple[int, ...]]:
         expected: list[tuple[int, ...]] = []
-        for _ in range(250):
+        for _ in range(350):
             counters = {name: rng.getrandbits(32) for name in COUNTER_LAYOUT.members}
             marks = [{"valid": 0, "address": 0} for _ in Unit]
             if ctx.get(dut.level) < QUEUE_DEPTH and rng.random() < 0.06:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.lstm_graphs import lstm_graph
+from support.random_lstm import lstm_model
 
 import systola
 from systola.cli import main
@@ -121,15 +122,29 @@ def test_a_program_that_was_not_compiled_stateful_is_refused(device: systola.Dev
         device.load(path, stateful=True)
 
 
-def test_the_command_line_runs_a_stream(graph: Graph, program: Program, tmp_path: Path) -> None:
-    stream = pieces(graph, 2)
-    path, inputs, outputs = tmp_path / "stream.systola", tmp_path / "x.npy", tmp_path / "y.npy"
-    program_file.save(program, path)
-    np.save(inputs, stream)
+def command(*words: object) -> int:
     with pytest.raises(SystemExit) as stopped:
-        main(["run", str(path), "-i", str(inputs), "-o", str(outputs), "--stateful", "--device", "golden:tiny-4x4"])
-    assert not stopped.value.code
-    np.testing.assert_array_equal(np.load(outputs), streamed(graph, stream)[0])
+        main([str(word) for word in words])
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_line_compiles_and_runs_a_stream(device: systola.Device, tmp_path: Path) -> None:
+    model = lstm_model(2, steps=3)
+    path, inputs, compiled = tmp_path / "stream.tflite", tmp_path / "x.npy", tmp_path / "stream.systola"
+    path.write_bytes(model.data)
+    stream = np.random.default_rng(1).integers(-128, 128, (PIECES, *model.shapes[0]), dtype=np.int8)
+    np.save(inputs, stream)
+    assert command("compile", path, "-o", compiled, "--stateful", "--preset", CONFIG.name) == 0
+    answers = []
+    for number, (source, options) in enumerate(((path, ["--stateful"]), (compiled, ["--stateful"]), (compiled, []), (path, []))):
+        outputs = tmp_path / f"{number}.npy"
+        assert command("run", source, "-i", inputs, "-o", outputs, "--device", "golden:tiny-4x4", *options) == 0
+        answers.append(np.load(outputs))
+    expected = device.load(path, stateful=True).run(stream)
+    for answer in answers[:3]:
+        np.testing.assert_array_equal(answer, expected)
+    np.testing.assert_array_equal(answers[3][0], answers[0][0])
+    assert not np.array_equal(answers[3], answers[0])
 
 
 class Traced(GoldenTransport):
