@@ -51,7 +51,7 @@ class LstmActivation(Component):
     These are ``docs/numerics.md``'s formulas: those of TANH doubled, and each function's two signs written as one by the
     complement, which also is why the half is taken off V where it is added to W.
 
-    Resources: one block RAM (256 × 26 bits), one multiplier of 9 × 10 bits.
+    Resources: one block RAM (256 × 26 bits); the interpolation's product of 9 × 10 bits is made of LUTs.
 
     Attributes
     ----------
@@ -116,8 +116,10 @@ class LstmActivation(Component):
         # cycle 5: the interpolation's product; the entry with half a step of the result, 512 or 256, added or taken off
         product = Signal(len(entry.slope) + len(fraction))
         units = Signal(17)
+        # Written as a sum, so that synthesis makes it of LUTs: DSP blocks are what an engine runs out of first.
+        terms = [Mux(fraction_4[bit], entry.slope << bit, 0) for bit in range(len(fraction_4))]
         m.d.sync += [
-            product.eq(entry.slope * fraction_4),
+            product.eq(sum(terms)),
             units.eq(entry.value + Mux(negative[1], Const(-1, signed(2)), ~tanh[3])),
         ]
 
