@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -171,28 +171,34 @@ def profile_table(session: Session) -> Table:
 
 
 def recurrence_table(records: Sequence[Record]) -> Table | None:
-    """One line for each recurrent layer, cycles for each time step: array and LSTM cell side by side. None if there is none.
+    """One column for each recurrent layer, cycles for each time step: array and LSTM cell side by side. None if there is none.
 
     The weight bound is the cycles in which the weight memory delivers the recurrent weights once.
     """
-    layers = [(record["model"], layer) for record in records for layer in record["layers"]]
-    rows = [(f"{model} {layer['name']}", layer["recurrence"]) for model, layer in layers if "recurrence" in layer]
-    if not rows:
+    columns: list[tuple[str, dict[str, Any]]] = []
+    for record in records:
+        layers = [layer for layer in record["layers"] if "recurrence" in layer]
+        names = [record["model"]] if len(layers) == 1 else [f"{record['model']} {layer['name']}" for layer in layers]
+        columns += zip(names, (layer["recurrence"] for layer in layers), strict=True)
+    if not columns:
         return None
     table = Table(title="Recurrent layers, cycles for each time step", title_justify="left")
-    _text_columns(table, "layer")
-    waits = list(rows[0][1]["stalls"])
-    for heading in ("steps", "cycles", "weight bound", "reached", "array busy", "cell busy", *(f"waits: {name}" for name in waits)):
-        table.add_column(heading, justify="right")
-    for name, each in rows:
-        table.add_row(
-            name,
-            str(each["steps"]),
-            f"{each['cycles']:,.1f}",
-            f"{each['weight_bound']:,.1f}",
-            f"{each['weight_bound'] / each['cycles']:.1%}" if each["cycles"] else "",
-            *(f"{value:,.1f}" for value in (each["array_busy"], each["cell_busy"], *each["stalls"].values())),
-        )
+    table.add_column("", no_wrap=True)
+    for name, _ in columns:
+        table.add_column(name, justify="right", overflow="fold", min_width=7)
+    each = [values for _, values in columns]
+
+    def row(heading: str, numbers: Sequence[float]) -> None:
+        table.add_row(heading, *(f"{number:,.1f}" for number in numbers))
+
+    table.add_row("steps", *(str(values["steps"]) for values in each))
+    row("cycles", [values["cycles"] for values in each])
+    row("weight bound", [values["weight_bound"] for values in each])
+    table.add_row("reached", *(f"{values['weight_bound'] / values['cycles']:.1%}" if values["cycles"] else "" for values in each))
+    row("array busy", [values["array_busy"] for values in each])
+    row("cell busy", [values["cell_busy"] for values in each])
+    for name in each[0]["stalls"]:
+        row(f"waits: {name}", [values["stalls"][name] for values in each])
     return table
 
 
