@@ -42,7 +42,7 @@ def test_sequences_share_each_weight_load(records: dict[int, Record], batch: int
     assert 1 <= _recurrence(records[batch])["cycles"] / _recurrence(records[1])["cycles"] <= limit
 
 
-def test_a_unit_a_cycle_leaves_the_cell(records: dict[int, Record]) -> None:
+def test_every_unit_leaves_the_cell_once_a_step(records: dict[int, Record]) -> None:
     assert [_recurrence(records[batch])["cell_busy"] for batch in BATCHES] == [UNITS * batch for batch in BATCHES]
 
 
