@@ -179,7 +179,7 @@ class LstmPath(Component):
             m.d.comb += count.eq(group_units - beyond)
         needed = Signal(range(config.rows + 1))
         with m.If(reads_cell):
-            m.d.comb += needed.eq(2 * count)
+            m.d.comb += needed.eq(count << 1)
         with m.Else():
             first, rest = (
                 Array(min(max(8 * n - skipped, 0), config.rows) for n in range(units + 1)) for skipped in (0, config.rows)
@@ -345,5 +345,5 @@ class LstmPath(Component):
             m.d.comb += [
                 output.data.eq(cells.word_select(written, 8 * lanes)),
                 output.address.eq(target.cell + written * lanes),
-                output.count.eq(2 * target.units if self.cell_writes == 1 else 1),
+                output.count.eq(target.units << 1 if self.cell_writes == 1 else 1),
             ]
