@@ -10,7 +10,7 @@ import numpy as np
 
 from systola_firmware.config import Config
 from systola_firmware.cost import predict
-from systola_firmware.errors import DoesNotFit
+from systola_firmware.errors import CompileError, DoesNotFit
 from systola_firmware.graph import Graph, Lstm, Softmax, Tensor
 from systola_firmware.isa import encode_program
 from systola_firmware.lowering import lower
@@ -21,18 +21,28 @@ from systola_firmware.weights import WeightImage
 
 
 def compile_model(
-    model: str | Path | bytes, config: Config, *, name: str = "", keep_tensors: bool = False, stateful: bool = False
+    model: str | Path | bytes,
+    config: Config,
+    *,
+    name: str = "",
+    keep_tensors: bool = False,
+    stateful: bool = False,
+    batch: int = 1,
 ) -> Program:
     """Compile a ``.tflite`` file, by path or as its bytes, under ``name`` (default: the file's).
 
-    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. Raises :class:`~systola_firmware.errors.CompileError` and its
+    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. The program runs ``batch`` inferences at once, which share each
+    load of weights and need that many times the activation memory. Raises :class:`~systola_firmware.errors.CompileError` and its
     subclasses.
     """
-    from systola_firmware.passes import run_passes
+    from systola_firmware.passes import fold_constants, run_passes
+    from systola_firmware.rebatch import rebatch
     from systola_firmware.tflite_import import import_tflite, load_tflite
 
     graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
-    graph = run_passes(replace(graph, name=name or graph.name))
+    # Constants first: on their way to the operand that they become, they have shapes without a place for the batch.
+    graph = rebatch(fold_constants(replace(graph, name=name or graph.name)), batch)
+    graph = run_passes(graph)
     return compile_graph(graph, config, keep_tensors=keep_tensors, stateful=stateful)
 
 
@@ -44,6 +54,8 @@ def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, s
     them (``Program.states``); otherwise each run begins anew. Raises :class:`DoesNotFit` when a memory is too small, with the bytes
     (or words) needed and available, and :class:`CompileError` for a graph that the engine cannot run.
     """
+    if stateful and graph.batch > 1:
+        raise CompileError(f"a stateful program runs one stream, not {graph.batch} side by side: compile it with a batch of 1")
     plan = plan_memory(graph, config, keep_tensors=keep_tensors, stateful=stateful)
     image = WeightImage(config)
     lowered = [lower(layer, plan, image, config) for layer in graph.layers]
@@ -59,7 +71,7 @@ def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, s
         configuration=config.program_fields(),
         words=np.array(words, dtype=np.uint32),
         weights=weights,
-        inputs=tuple(_binding(tensor, plan) for tensor in graph.inputs),
+        inputs=tuple(_binding(tensor, plan, graph.batch) for tensor in graph.inputs),
         outputs=outputs,
         layers=_records(graph, plan, scheduled, config),
         constants=_constants(graph, plan),
@@ -68,10 +80,13 @@ def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, s
         notes=tuple(_notes(graph, plan, config)),
         states=_states(graph, plan),
         stateful=stateful,
+        batch=graph.batch,
     )
 
 
 def _notes(graph: Graph, plan: Plan, config: Config) -> Iterator[str]:
+    if graph.batch > 1:
+        yield f"{graph.batch} inferences run side by side: all figures are for these together"
     for layer in graph.layers:
         if isinstance(layer, Softmax):
             yield f"{layer.name} runs in the driver, not on the device"
@@ -97,8 +112,10 @@ def _states(graph: Graph, plan: Plan) -> tuple[State, ...]:
     return tuple(states)
 
 
-def _binding(tensor: Tensor, plan: Plan) -> Binding:
-    return Binding(tensor.name, tensor.shape, tensor.scale, tensor.zero_point, plan.placements[tensor.name], tensor.index)
+def _binding(tensor: Tensor, plan: Plan, batch: int) -> Binding:
+    axis = tensor.batch_axis
+    shape = tuple(size // batch if number == axis else size for number, size in enumerate(tensor.shape))
+    return Binding(tensor.name, shape, tensor.scale, tensor.zero_point, plan.placements[tensor.name], tensor.index, axis)
 
 
 def _outputs(graph: Graph, plan: Plan) -> tuple[tuple[Binding, ...], tuple[SoftmaxStep, ...]]:
@@ -108,10 +125,10 @@ def _outputs(graph: Graph, plan: Plan) -> tuple[tuple[Binding, ...], tuple[Softm
     for position, tensor in enumerate(graph.outputs):
         softmax = final.get(tensor.name)
         if softmax is None:
-            bindings.append(_binding(tensor, plan))
+            bindings.append(_binding(tensor, plan, graph.batch))
             continue
         source = softmax.inputs[0]
-        bindings.append(_binding(source, plan))
+        bindings.append(_binding(source, plan, graph.batch))
         steps.append(SoftmaxStep(position, softmax.beta, source.scale, tensor.name, tensor.scale, tensor.zero_point, tensor.index))
     return tuple(bindings), tuple(steps)
 
@@ -133,7 +150,7 @@ def _records(graph: Graph, plan: Plan, scheduled: Scheduled, config: Config) -> 
                 first=addresses[positions.start],
                 end=addresses[positions.stop],
                 mark=mark,
-                output=_binding(layer.inputs[0] if isinstance(layer, Softmax) else layer.output, plan),
+                output=_binding(layer.inputs[0] if isinstance(layer, Softmax) else layer.output, plan, graph.batch),
                 predicted_cycles=after - before,
                 operators=layer.operators,
                 steps=layer.steps if isinstance(layer, Lstm) else 0,

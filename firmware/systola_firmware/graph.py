@@ -29,7 +29,8 @@ class Tensor:
     """An int8 activation tensor.
 
     ``scale`` and ``zero_point`` describe the real value ``scale * (q - zero_point)``. ``index`` is the tensor's number in the
-    model file, -1 for one that a pass made. ``constant`` holds the values of a tensor that is not computed.
+    model file, -1 for one that a pass made. ``constant`` holds the values of a tensor that is not computed. Along ``batch_axis``
+    the inferences of a graph with a ``batch`` lie side by side.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Tensor:
     zero_point: int
     index: int = -1
     constant: Int8Array | None = None
+    batch_axis: int = 0
 
     @property
     def nhwc(self) -> tuple[int, int, int, int]:
@@ -292,12 +294,16 @@ class Softmax(Layer):
 
 @dataclass(frozen=True)
 class Graph:
-    """Layers in execution order. ``inputs`` and ``outputs`` in the model's order."""
+    """Layers in execution order. ``inputs`` and ``outputs`` in the model's order.
+
+    ``batch`` inferences of the model run side by side (``systola_firmware.rebatch``); shapes are those of all of them together.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...]
+    batch: int = 1
 
     @property
     def macs(self) -> int:

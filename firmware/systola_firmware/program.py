@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +55,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Binding:
-    """An input, output or intermediate tensor of the model and its place on the device."""
+    """An input, output or intermediate tensor of the model and its place on the device.
+
+    The place holds the tensors of all inferences that the program runs at once, side by side along ``batch_axis``.
+    """
 
     name: str
     shape: tuple[int, ...]  #: the model's own shape
@@ -62,10 +66,27 @@ class Binding:
     zero_point: int
     placement: Placement
     index: int = -1  #: tensor number in the model file
+    batch_axis: int = 0
 
     @property
     def elements(self) -> int:
+        """Elements of one inference."""
         return math.prod(self.shape)
+
+    @property
+    def runs(self) -> int:
+        """Consecutive runs of elements that are one inference's: more than one if the batch is not the outermost axis."""
+        return math.prod(self.shape[: self.batch_axis])
+
+    def pack(self, values: Sequence[Int8Array]) -> bytes:
+        """The region's bytes for the tensors of all inferences, each of the model's own shape."""
+        return self.placement.pack(np.stack([tensor.reshape(self.runs, -1) for tensor in values], axis=1))
+
+    def unpack(self, region: bytes) -> Int8Array:
+        """The tensors of all inferences from the region's bytes, stacked on a new leading axis."""
+        inferences = math.prod(self.placement.shape) // self.elements
+        apart = self.placement.unpack(region).reshape(self.runs, inferences, -1).swapaxes(0, 1)
+        return apart.reshape(inferences, *self.shape)
 
 
 @dataclass(frozen=True)
@@ -123,7 +144,8 @@ class Program:
     """A compiled model for one configuration.
 
     ``words`` is the program from program address 0. ``weights`` goes to the start of the weight memory. ``constants`` are
-    regions of the activation memory that are written once, when the program is loaded.
+    regions of the activation memory that are written once, when the program is loaded. It runs ``batch`` inferences at once:
+    ``macs`` and cycles are those of all of them together, shapes are the model's own.
     """
 
     model: str
@@ -140,6 +162,7 @@ class Program:
     notes: tuple[str, ...] = field(default=())  #: what the report says, e.g. which operator the driver runs
     states: tuple[State, ...] = ()  #: of recurrent layers, in order, if the program is stateful
     stateful: bool = False  #: the program continues from ``states`` rather than from their initial values
+    batch: int = 1
 
     @property
     def macs(self) -> int:

@@ -23,7 +23,7 @@ from systola_firmware.errors import CompileError, ModelFileError
 from systola_firmware.program import Binding, LayerRecord, Manifest, Placement, Program, SoftmaxStep, State
 
 #: Version of the file's format.
-VERSION = 2
+VERSION = 3
 _FORMAT = "systola program"
 _MAGIC = b"PK\x03\x04"  # a zip archive's first local header
 _MANIFEST = "manifest.json"
@@ -82,6 +82,7 @@ def dump(program: Program) -> bytes:
         "notes": list(program.notes),
         "states": [{**vars(state), "initial": _state_name(index)} for index, state in enumerate(program.states)],
         "stateful": program.stateful,
+        "batch": program.batch,
     }
     manifest = json.loads(_json(manifest))  # tuples become lists: what a reader will see, and hash
     manifest["sha256"] = _digest(manifest, members)
@@ -159,6 +160,7 @@ def load(data: bytes) -> Program:
             notes=tuple(manifest["notes"]),
             states=tuple(_state(entry, members) for entry in manifest["states"]),
             stateful=manifest["stateful"],
+            batch=manifest["batch"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"the program file's manifest is not what this version writes ({error!r})") from error

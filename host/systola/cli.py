@@ -39,6 +39,9 @@ PresetOption = Annotated[str, typer.Option("--preset", "-p", help="The engine's 
 StatefulOption = Annotated[
     bool, typer.Option("--stateful", help="Recurrent layers continue from run to run: stacked inputs are pieces of one stream.")
 ]
+BatchOption = Annotated[
+    int, typer.Option("--batch", "-b", help="Inferences that run side by side and share each load of weights; costs memory.")
+]
 
 #: Answers go to stdout, progress and errors to stderr.
 _out = Console()
@@ -84,6 +87,7 @@ def compile_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     preset: PresetOption = DEFAULT_PRESET,
     stateful: StatefulOption = False,
+    batch: BatchOption = 1,
 ) -> None:
     """Compile a model to a program file, and report what it needs."""
     from systola.models import load_program, read_model_file
@@ -93,7 +97,7 @@ def compile_command(
     config = _preset(preset)
     if program_file.is_program(read_model_file(model)):
         raise ProgramError(f"{model} is a compiled program already")
-    program = load_program(model, config, stateful=stateful)
+    program = load_program(model, config, stateful=stateful, batch=batch)
     _writable(output)
     output.write_bytes(program_file.dump(program))
     _out.print(program_report(program, config))
@@ -108,6 +112,7 @@ def run(
     device: DeviceOption = DEFAULT_DEVICE,
     float_io: Annotated[bool, typer.Option("--float", help="Real values in and out, by the model's own scales.")] = False,
     stateful: StatefulOption = False,
+    batch: BatchOption = 1,
 ) -> None:
     """Run a model on inputs from a file."""
     from systola.arrays import load_arrays, save_arrays
@@ -115,12 +120,14 @@ def run(
     x = load_arrays(input_file)
     _writable(output_file)
     with _opened(device) as opened:
-        session = opened.load(model, stateful=stateful)
+        session = opened.load(model, stateful=stateful, batch=batch)
         save_arrays(output_file, session.run(x, float_io=float_io))
         cycles = session.counters.get("cycles") if opened.has_cycles else None
     if cycles:
         milliseconds = 1e3 * cycles / opened.config.clock_hz
-        _err.print(f"{cycles:,} cycles an inference: {milliseconds:.3f} ms at {opened.config.clock_hz / 1e6:g} MHz")
+        together = session.program.batch
+        what = "an inference" if together == 1 else f"for {together} inferences"
+        _err.print(f"{cycles:,} cycles {what}: {milliseconds:.3f} ms at {opened.config.clock_hz / 1e6:g} MHz")
 
 
 @app.command()

@@ -94,17 +94,19 @@ class Device:
         """Release the device."""
         self.transport.close()
 
-    def load(self, model: str | Path | bytes | Program, *, stateful: bool = False, verify: bool = False) -> Session:
+    def load(self, model: str | Path | bytes | Program, *, stateful: bool = False, batch: int = 1, verify: bool = False) -> Session:
         """Compile ``model`` for this device if need be, write it to the device, and return the session that runs it.
 
         ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent layers go on in
-        each run where the run before left them, until ``Session.reset()``. ``verify`` reads everything back. Raises
+        each run where the run before left them, until ``Session.reset()``. With ``batch`` as many of the inputs given to
+        ``Session.run`` go through the device at once, which is quicker for all of them where loading weights takes the time, and
+        needs that many times the activation memory. ``verify`` reads everything back. Raises
         :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
         """
         from systola.models import load_program
         from systola.session import Session
 
-        program = load_program(model, self.config, stateful=stateful)
+        program = load_program(model, self.config, stateful=stateful, batch=batch)
         self.check(program)
         return Session(self, program, verify=verify)
 

@@ -25,27 +25,30 @@ def read_model_file(path: str | Path) -> bytes:
         raise ProgramError(f"{path} could not be read: {error.strerror}") from error
 
 
-def load_program(model: str | Path | bytes | Program, config: Config, *, stateful: bool = False) -> Program:
+def load_program(model: str | Path | bytes | Program, config: Config, *, stateful: bool = False, batch: int = 1) -> Program:
     """A program from ``model``: itself, a stored program as it is, or a ``.tflite`` model compiled for ``config``.
 
     With ``stateful`` it must keep its recurrent state between runs: a model is compiled so, a program must have been.
+    So with a ``batch`` other than 1, the number of inferences that it runs at once.
 
     Raises :class:`~systola.errors.ProgramError`, one sentence that names the file, if it is damaged or does not compile.
     """
     if isinstance(model, Program):
-        return _stateful_if(model, "the program", stateful)
+        return _checked(model, "the program", stateful, batch)
     name = "the model" if isinstance(model, bytes) else str(model)
     data = model if isinstance(model, bytes) else read_model_file(model)
     try:
         if program_file.is_program(data):
-            return _stateful_if(program_file.load(data), name, stateful)
+            return _checked(program_file.load(data), name, stateful, batch)
         # By path where there is one: the program then has the file's name.
-        return compiler.compile_model(data if isinstance(model, bytes) else model, config, stateful=stateful)
+        return compiler.compile_model(data if isinstance(model, bytes) else model, config, stateful=stateful, batch=batch)
     except CompileError as error:
         raise ProgramError(f"{name}: {error}") from error
 
 
-def _stateful_if(program: Program, name: str, wanted: bool) -> Program:
-    if wanted and not program.stateful:
+def _checked(program: Program, name: str, stateful: bool, batch: int) -> Program:
+    if stateful and not program.stateful:
         raise ProgramError(f"{name} was compiled to begin anew in each run: compile it again as a stateful program")
+    if batch not in (1, program.batch):
+        raise ProgramError(f"{name} was compiled for a batch of {program.batch}: compile it again with a batch of {batch}")
     return program

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerProfile", "Session"]
 
+#: Inputs of the inferences that the program runs at once, or of fewer: ``group[n][i]`` is input ``i`` of inference ``n``.
+Group = list[list[Int8Array]]
+
 _ERROR_WORDS: dict[isa.ErrorCode, str] = {
     isa.ErrorCode.ILLEGAL_OPCODE: "an unknown instruction",
     isa.ErrorCode.PROGRAM_OVERRUN: "the program store ended before END",
@@ -84,7 +87,7 @@ class Session:
 
     @property
     def inputs(self) -> tuple[Binding, ...]:
-        """The model's inputs."""
+        """The model's inputs, in the shapes of one inference."""
         return self.program.inputs
 
     @property
@@ -100,7 +103,8 @@ class Session:
     def run(self, x: Values, *, float_io: bool = False) -> npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]:
         """Run the model.
 
-        A stateful session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
+        As many inputs as the program's ``batch`` go through the device at once; the last group is filled up if need be. A stateful
+        session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
 
         Parameters
         ----------
@@ -115,11 +119,11 @@ class Session:
         :class:`~systola.errors.DeviceError` when the device stops; it stays usable.
         """
         batch = split_batch(x, self.inputs, float_io=float_io)
-        answers = self._run_batch(batch)
+        columns = self._run_batch(batch)
         outputs = self.outputs
         shaped: dict[str, npt.NDArray[np.generic]] = {}
-        for position, binding in enumerate(outputs):
-            values = np.stack([answer[position] for answer in answers]) if batch.stacked else answers[0][position]
+        for binding, column in zip(outputs, columns, strict=True):
+            values = column if batch.stacked else column[0]
             shaped[binding.name] = dequantize(values, binding.scale, binding.zero_point) if float_io else values
         if len(outputs) == 1 and not isinstance(x, Mapping):
             return shaped[outputs[0].name]
@@ -145,7 +149,7 @@ class Session:
         batch = split_batch(x, self.inputs)
         record = self._layer(layer)
         states = self._read_states()
-        self._write_inputs(batch.items[0])
+        self._write_inputs(batch.items[:1])
         try:
             return self._run_to(record)
         finally:
@@ -161,7 +165,7 @@ class Session:
         results = {}
         for record in self.program.layers:
             self._write_states(states)
-            self._write_inputs(batch.items[0])
+            self._write_inputs(batch.items[:1])
             results[record.name] = self._run_to(record)
         return results
 
@@ -177,29 +181,36 @@ class Session:
             if data and self.device.transport.read(address, len(data)) != data:
                 raise DeviceError(f"{self.device} does not hold what was written to it at {address:#010x}")
 
-    def _run_batch(self, batch: Batch) -> list[list[Int8Array]]:
-        if len(batch.items) > 1 and not self.program.stateful and (answers := self._run_at_once(batch.items)) is not None:
-            return answers
-        return [self._run_one(item) for item in batch.items]
+    def _run_batch(self, batch: Batch) -> list[Int8Array]:
+        """Each output of all inferences, stacked."""
+        together = self.program.batch
+        groups = [batch.items[first : first + together] for first in range(0, len(batch.items), together)]
+        answers = self._run_at_once(groups) if len(groups) > 1 and not self.program.stateful else None
+        if answers is None:
+            answers = [self._run_group(group) for group in groups]
+        return [np.concatenate(column)[: len(batch.items)] for column in zip(*answers, strict=True)]
 
-    def _run_at_once(self, items: list[list[Int8Array]]) -> list[list[Int8Array]] | None:
-        """All of ``items`` together on a device that can do so, else None."""
-        inputs = []
-        for position, binding in enumerate(self.inputs):
-            regions = [np.frombuffer(binding.placement.pack(item[position]), dtype=np.int8) for item in items]
-            inputs.append((binding.placement.start, np.stack(regions)))
+    def _run_at_once(self, groups: list[Group]) -> list[list[Int8Array]] | None:
+        """All of ``groups`` together on a device that can do so, else None."""
+        packed = zip(*(self._pack_inputs(group) for group in groups), strict=True)
+        inputs = [
+            (binding.placement.start, np.stack([np.frombuffer(region, dtype=np.int8) for region in regions]))
+            for binding, regions in zip(self.inputs, packed, strict=True)
+        ]
         places = [binding.placement for binding in self.program.outputs]
         columns = self.device.transport.run_batch(inputs, [(place.start, place.size) for place in places])
         if columns is None:
             return None
         self.counters, self._marks = dict.fromkeys(COUNTERS, 0), ()
         return [
-            self._finish([self._unpack(binding, column[n]) for binding, column in zip(self.program.outputs, columns, strict=True)])
-            for n in range(len(items))
+            self._finish(
+                [binding.unpack(column[n].tobytes()) for binding, column in zip(self.program.outputs, columns, strict=True)]
+            )
+            for n in range(len(groups))
         ]
 
-    def _run_one(self, item: list[Int8Array]) -> list[Int8Array]:
-        self._write_inputs(item)
+    def _run_group(self, group: Group) -> list[Int8Array]:
+        self._write_inputs(group)
         self._execute()
         return self._finish([self._read(binding) for binding in self.program.outputs])
 
@@ -211,17 +222,19 @@ class Session:
             raw[step.output] = softmax(raw[step.output], step.input_scale, step.beta)
         return raw
 
-    def _write_inputs(self, item: list[Int8Array]) -> None:
-        for binding, values in zip(self.inputs, item, strict=True):
-            self.device.transport.write(Region.ACTIVATION.base + binding.placement.start, binding.placement.pack(values))
+    def _pack_inputs(self, group: Group) -> list[bytes]:
+        """The regions of the inputs for the inferences of ``group``; the places of absent ones hold zero points."""
+        absent = [np.full(binding.shape, binding.zero_point, np.int8) for binding in self.inputs]
+        filled = group + [absent] * (self.program.batch - len(group))
+        return [binding.pack(column) for binding, column in zip(self.inputs, zip(*filled, strict=True), strict=True)]
+
+    def _write_inputs(self, group: Group) -> None:
+        for binding, region in zip(self.inputs, self._pack_inputs(group), strict=True):
+            self.device.transport.write(Region.ACTIVATION.base + binding.placement.start, region)
 
     def _read(self, binding: Binding) -> Int8Array:
-        region = self.device.transport.read(Region.ACTIVATION.base + binding.placement.start, binding.placement.size)
-        return self._unpack(binding, np.frombuffer(region, dtype=np.int8))
-
-    @staticmethod
-    def _unpack(binding: Binding, region: Int8Array) -> Int8Array:
-        return binding.placement.unpack(region.tobytes()).reshape(binding.shape)
+        """The tensors of all inferences that run at once, stacked."""
+        return binding.unpack(self.device.transport.read(Region.ACTIVATION.base + binding.placement.start, binding.placement.size))
 
     def _execute(self, predicted: int | None = None) -> None:
         total = sum(layer.predicted_cycles for layer in self.program.layers)
@@ -243,7 +256,8 @@ class Session:
         self.device.transport.write(address, self._end_word.to_bytes(4, "little"))
         try:
             self._execute(predicted)
-            return self._read(record.output)
+            inference: Int8Array = self._read(record.output)[0]
+            return inference
         finally:
             self.device.transport.write(address, original)
 

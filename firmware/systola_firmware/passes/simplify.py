@@ -28,7 +28,9 @@ def drop_reshapes(graph: Graph) -> Graph:
                 start[current.output.name] = source
                 current = Reshape(current.name, (source,), current.output, current.operators)
                 if source.nhwc == current.output.nhwc and current.output.name not in kept:
-                    replaced[current.output.name] = dataclasses.replace(source, shape=current.output.shape)
+                    replaced[current.output.name] = dataclasses.replace(
+                        source, shape=current.output.shape, batch_axis=current.output.batch_axis
+                    )
                     continue
         layers.append(current)
     return remove_dead_layers(with_layers(graph, layers))
