@@ -9,10 +9,11 @@ import pytest
 from support.lstm_graphs import lstm_graph, random_lstm_graph, sliced
 from support.random_graphs import random_graph, random_input
 
-from systola_firmware.compiler import compile_graph
+from systola_firmware import tflite_import
+from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.config import preset
 from systola_firmware.errors import CompileError
-from systola_firmware.graph import Convolution, Graph, Int8Array, Requantization, Reshape, Slice, Tensor
+from systola_firmware.graph import Add, Convolution, Graph, Int8Array, Layer, Lstm, Requantization, Reshape, Softmax, Tensor
 from systola_firmware.passes import run_passes
 from systola_firmware.rebatch import rebatch
 from systola_sim.graph_model import evaluate
@@ -87,8 +88,38 @@ def test_a_binding_has_the_shape_of_one_inference() -> None:
     assert any("3 inferences run side by side" in note for note in program.notes)
 
 
-def with_layer(graph: Graph, layer: Reshape | Slice | Convolution) -> Graph:
-    return replace(graph, layers=(*graph.layers, layer), outputs=(layer.output,))
+def with_layer(graph: Graph, *layers: Layer) -> Graph:
+    return replace(graph, layers=(*graph.layers, *layers), outputs=(layers[-1].output,))
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_last_step_has_the_batch_outside_again(drop: bool) -> None:
+    graph = lstm_graph(2, batch=2, steps=4, time_major=True)
+    last = sliced(graph.outputs[0], (3, 0, 0), (1, 2, 7), (1, 1, 1), name="last", drop=drop)
+    check(with_layer(graph, last), 3, 4)
+
+
+def test_a_dropped_reshape_leaves_the_batch_where_its_shape_has_it() -> None:
+    graph = lstm_graph(2, steps=1, time_major=True)
+    flat, classes = Tensor("flat", (1, 7), 0.1, graph.outputs[0].zero_point), Tensor("classes", (1, 7), 1 / 256, -128)
+    wide = rebatch(with_layer(graph, Reshape("r", graph.outputs, flat), Softmax("softmax", (flat,), classes)), 3)
+    passed = run_passes(wide)
+    assert [type(layer) for layer in passed.layers] == [Lstm, Softmax]
+    (output,) = compile_graph(passed, preset("tiny-4x4")).outputs
+    assert (output.shape, output.batch_axis) == ((1, 7), 0)
+
+
+def test_a_constants_own_shapes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = Tensor("x", (1, 8), 0.1, 0), Tensor("y", (1, 8), 0.1, 0)
+    vector = Tensor("c", (8,), 0.1, 0, constant=np.arange(8, dtype=np.int8))
+    row = Tensor("row", (1, 8), 0.1, 0)
+    tables = (np.zeros(256, np.int32), np.zeros(256, np.int32))
+    requantization = Requantization(np.array([1 << 30], np.int32), np.array([0], np.int32))
+    layers = (Reshape("r", (vector,), row), Add("add", (x, row), y, tables=tables, requantization=requantization))
+    monkeypatch.setattr(tflite_import, "import_tflite", lambda _: Graph("constant", (x,), (y,), layers))
+    program = compile_model(b"", preset("tiny-4x4"), batch=3)
+    ((_, region),) = program.constants
+    assert region == 3 * bytes(range(8))
 
 
 TIME_MAJOR = lstm_graph(1, steps=4, time_major=True)
@@ -104,6 +135,16 @@ DENSE = Convolution(
 )
 PAIR = lstm_graph(1, batch=2)
 VECTOR = Tensor("v", (8,), 0.1, 0)
+TURNED = Reshape("turned", (Tensor("batch_major", (1, 4, 6), 0.1, 0),), TIME_MAJOR.inputs[0])
+SQUARE = lstm_graph(1, batch=2, steps=2, time_major=True)
+BESIDE = Reshape("beside", (Tensor("flat", (1, 28), 0.1, 0),), Tensor("square", (2, 2, 7), 0.1, 0))
+SUM = Add(
+    "sum",
+    (SQUARE.outputs[0], BESIDE.output),
+    Tensor("total", (2, 2, 7), 0.1, 0),
+    tables=(np.zeros(256, np.int32), np.zeros(256, np.int32)),
+    requantization=DENSE.requantization,
+)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +163,14 @@ VECTOR = Tensor("v", (8,), 0.1, 0)
         (
             with_layer(TIME_MAJOR, replace(DENSE, fully_connected=False)),
             r"^tensor 'lstm_0_y' of the shape \[4, 1, 7\] is no batch of images for dense",
+        ),
+        (
+            replace(TIME_MAJOR, inputs=TURNED.inputs, layers=(TURNED, *TIME_MAJOR.layers)),
+            r"^tensor 'x' has the batch on axis 0 where lstm_0 has it on axis 1",
+        ),
+        (
+            with_layer(replace(SQUARE, inputs=(*SQUARE.inputs, *BESIDE.inputs)), BESIDE, SUM),
+            r"^tensor 'lstm_0_y' has the batch on another axis than the operand that sum adds",
         ),
     ],
 )
