@@ -77,12 +77,13 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
     tokens: list[int] = []
     jobs = 0
 
-    def drain(cycles: int, duration: int) -> None:
-        """One job of the array and its drain."""
+    def drain(cycles: int, duration: int, held: int) -> None:
+        """One job of the array and its drain, which keeps the half for the first ``held`` of its ``duration`` cycles."""
         nonlocal matmul_free, post_free, jobs
         matmul_free = max(matmul_free, freed[jobs % 2]) + cycles
-        post_free = max(post_free, matmul_free + array_latency(config)) + duration
-        freed[jobs % 2] = post_free
+        begin = max(post_free, matmul_free + array_latency(config))
+        freed[jobs % 2] = begin + held
+        post_free = begin + duration
         jobs += 1
 
     for operation in operations:
@@ -100,17 +101,19 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
                 post_free += INSTRUCTION_CYCLES
                 duration = drain_cycles(operation["x_count"] * operation["y_count"], config)
                 for cycles in full:
-                    drain(cycles, duration)
+                    drain(cycles, duration, duration)
                 done.append(post_free)
             case Opcode.LSTM:
                 post_free += INSTRUCTION_CYCLES
                 duration = cell_cycles(operation["x_count"], config)
+                # The gates wait for the cell in a queue of their own, not in the accumulators.
+                held = min(duration, operation["x_count"] * (config.columns // config.requantize_lanes))
                 steps, groups = operation["block_count"], operation["group_count"]
                 for step in range(min(steps, 2)):
                     matmul_free = max(matmul_free, post_free) if step else matmul_free
                     before = post_free
                     for cycles in full[:groups]:
-                        drain(cycles, duration)
+                        drain(cycles, duration, held)
                     post_free += CELL_LATENCY
                 # Every step but the first begins with idle units, so all take as long as the second.
                 rest = max(steps - 2, 0) * (post_free - before)

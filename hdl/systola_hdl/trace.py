@@ -95,6 +95,7 @@ class Trace(Component):
         valid = Cat(entry.marks[unit].valid for unit in Unit)
         written = Signal(len(Unit))  # marks of the entry that are done
         word = Signal(range(words))
+        place = Signal(range(depth + 1))  # of the next word; counted, for a multiplication by the words of a mark would take a DSP
         left = Signal(len(Unit))
         unit_bit = Signal(len(Unit))
         address = Signal(ADDRESS_BITS)
@@ -108,9 +109,11 @@ class Trace(Component):
                 with m.Case(index):
                     m.d.comb += write.data.eq(columns[name])
         m.d.comb += [
-            write.addr.eq(self.count * words + word),
+            write.addr.eq(place),
             write.en.eq(queue.r_rdy & (self.count < self._capacity)),
         ]
+        with m.If(write.en):
+            m.d.sync += place.eq(place + 1)
         with m.If(queue.r_rdy):
             m.d.sync += word.eq(word + 1)
             with m.If(word == words - 1):
@@ -119,5 +122,5 @@ class Trace(Component):
                     m.d.comb += queue.r_en.eq(1)
                     m.d.sync += written.eq(0)
         with m.If(self.clear):
-            m.d.sync += self.count.eq(0)
+            m.d.sync += [self.count.eq(0), place.eq(0)]
         return m

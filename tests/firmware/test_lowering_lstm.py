@@ -376,20 +376,24 @@ def test_inner_marks_are_left_out_where_the_trace_memory_is_small() -> None:
 
 def test_every_step_but_the_first_is_predicted_alike() -> None:
     """A step takes its array jobs and the latency once; steps add up; four sequences hide behind the weights of one."""
-    config = preset("ulx3s-85f")
+    small = preset("ulx3s-85f")
+    full = small.replace(lstm_serial=False)
 
-    def cycles(steps: int, batch: int = 1) -> int:
+    def cycles(steps: int, batch: int = 1, config: Config = full) -> int:
         graph = lstm_graph(14, steps=steps, batch=batch, features=16, hidden=128, time_major=True)
         operations = operations_of(compile_graph(graph, config))
         done = predict(operations, config)
         position = next(i for i, o in enumerate(operations) if o.opcode is Opcode.LSTM)
         return done[position] - done[position - 2]  # from the end of the input part
 
-    weights = 4 * 128 * 128 // config.weight_word_bytes
+    weights = 4 * 128 * 128 // full.weight_word_bytes
     assert cycles(12) - cycles(11) == cycles(5) - cycles(4)
     step = cycles(12) - cycles(11)
     assert weights < step < 1.25 * weights
     assert cycles(12, batch=4) - cycles(11, batch=4) < 1.1 * step
+    # The small cell takes five cycles a unit: as long as the weights for one sequence, longer for four.
+    assert cycles(12, config=small) - cycles(11, config=small) < 1.05 * step
+    assert 4 * 128 * 5 < cycles(12, batch=4, config=small) - cycles(11, batch=4, config=small) < 1.3 * step
 
 
 # Slices.

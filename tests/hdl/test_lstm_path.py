@@ -32,7 +32,7 @@ def test_lstm(name: str, stall: float) -> None:
 @pytest.mark.parametrize("name", ["ulx3s-85f", "tiny-8x4"])
 def test_speed(name: str) -> None:
     """The port of the activations is the bound: two reads a bundle; a short time step takes its latency."""
-    config = CONFIGS[name]
+    config = CONFIGS[name].replace(lstm_serial=False)
     bench = Bench(config, seed=3, stall=0.0)
     bench.add_lstm(1, 8, 4, last_units=config.columns // 4)
     bench.add_lstm(10, 1, 1)
