@@ -174,7 +174,8 @@ PRESETS: dict[str, Config] = {
     config.name: config
     for config in (
         # LFE5U-85F: 208 blocks of 18 Kbit. As synthesised (docs/boards.md), 272 KiB of weights take 136, 64 KiB of activations 32,
-        # accumulators 16, tables 8, program 4, trace 1, link 4: 201. Of 156 multipliers, the array takes 128, the lanes 24.
+        # accumulators 16, tables 8, program 4, trace 2, link 4, LSTM cell 1: 203. Of 156 multipliers, the array takes 128, the
+        # lanes 24, the small LSTM cell 4.
         Config(
             name="ulx3s-85f",
             rows=16,
