@@ -82,14 +82,22 @@ def _picture(image: Int8Array) -> list[str]:
     return ["".join(_SHADES[level] * 2 for level in row) for row in levels]
 
 
-def _answer_table(images: Int8Array, labels: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]) -> Table:
+def _best(answers: Int8Array) -> npt.NDArray[np.int64]:
+    """The class with the largest score of each answer."""
+    return np.asarray(answers.argmax(axis=1), dtype=np.int64)
+
+
+def _answer_table(images: Int8Array, labels: npt.NDArray[np.int64], answers: Int8Array, expected: Int8Array) -> Table:
+    guesses, oracle = _best(answers), _best(expected)
     wrong = np.flatnonzero(guesses != labels)
     shown = sorted({*range(min(_SHOWN, len(images))), *wrong[:_SHOWN_WRONG].tolist()})
     title = f"Some of the {len(images)} test images"
-    table = Table("image", "number", "answer", "label", title=title, title_justify="left", show_lines=True)
+    table = Table("image", "number", "answer", "oracle", "label", title=title, title_justify="left", show_lines=True)
     for index in shown:
         remark = "" if guesses[index] == labels[index] else "  (wrong)"
-        table.add_row("\n".join(_picture(images[index])), str(index), f"{guesses[index]}{remark}", str(labels[index]))
+        answer = f"{guesses[index]} (score {answers[index].max()}){remark}"
+        reference = f"{oracle[index]} (score {expected[index].max()})"
+        table.add_row("\n".join(_picture(images[index])), str(index), answer, reference, str(labels[index]))
     return table
 
 
@@ -108,11 +116,11 @@ def demonstrate(device: str, console: Console) -> bool:
         session = opened.load(MODEL)
         console.print(program_report(session.program, opened.config))
         images, labels = load_images(session)
-        answers = _run_all(session, images, console)
-        guesses = answers.reshape(len(images), -1).argmax(axis=1)
-        console.print(_answer_table(images, labels, guesses))
-        right = int((guesses == labels).sum())
-        same = (answers.reshape(len(images), -1) == oracle_answers(MODEL, images).reshape(len(images), -1)).all(axis=1)
+        answers = _run_all(session, images, console).reshape(len(images), -1)
+        expected = oracle_answers(MODEL, images).reshape(len(images), -1)
+        console.print(_answer_table(images, labels, answers, expected))
+        right = int((_best(answers) == labels).sum())
+        same = (answers == expected).all(axis=1)
         tell("accuracy", f"{right}/{len(images)} ({right / len(images):.1%}) of images that the model was not trained on")
         tell("bit-exact", f"{same.sum()}/{len(images)} answers equal TensorFlow Lite Micro's in every element")
         if not same.all():
