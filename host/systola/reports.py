@@ -141,32 +141,29 @@ def program_report(program: Program, config: Config) -> Table:
 
 
 def profile_table(session: Session) -> Table:
-    """Each layer of the last run: cycles, use of the array, what was waited for, and what the compiler had predicted."""
+    """Each layer of the last run: cycles, what the compiler had predicted, use of the array, and what was waited for.
+
+    Meant for a terminal of 80 columns: waits of less than a hundredth of a layer's cycles are left out.
+    """
     config = session.device.config
     table = Table(title=f"{session.program.model} on {session.device}", title_justify="left")
-    _text_columns(table, "layer", "operation")
-    waits = list(stalls(session.counters))
-    for heading in ("cycles", "predicted", "MACs", "array use", *(f"waits: {name}" for name in waits)):
-        table.add_column(heading, justify="right")
+    table.add_column("layer", no_wrap=True, overflow="ellipsis", max_width=28)
+    for heading in ("cycles", "predicted", "array use"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("waited for")
 
-    def row(name: str, operator: str, macs: int, predicted: int, counters: dict[str, int]) -> None:
+    def row(name: str, macs: int, predicted: int, counters: dict[str, int]) -> None:
         cycles = counters["cycles"]
         use = f"{utilization(macs, cycles, config):.1%}" if macs else ""
-        table.add_row(
-            name,
-            operator,
-            f"{cycles:,}",
-            f"{predicted:,}",
-            f"{macs:,}",
-            use,
-            *(f"{value:,}" for value in stalls(counters).values()),
-        )
+        waits = sorted(stalls(counters).items(), key=lambda wait: -wait[1])
+        told = ", ".join(f"{reason} {value:,}" for reason, value in waits if 100 * value >= cycles > 0)
+        table.add_row(name, f"{cycles:,}", f"{predicted:,}", use, told)
 
     for layer in session.layers:
-        row(layer.name, layer.operator, layer.macs, layer.predicted_cycles, layer.counters)
+        row(layer.name, layer.macs, layer.predicted_cycles, layer.counters)
     table.add_section()
     predicted = sum(layer.predicted_cycles for layer in session.program.layers)
-    row("all", "", session.program.macs, predicted, session.counters)
+    row("all", session.program.macs, predicted, session.counters)
     return table
 
 
