@@ -66,6 +66,12 @@ class Config:
     hop_registers:
         Registers from one array cell to the next in either direction, at least 1. More of them buy clock frequency for
         latency.
+    compact:
+        The small engine (``systola_hdl.compact``) for FPGAs of a few thousand logic cells: one memory port a memory, one output every
+        few cycles, no LSTM. Programs do not depend on it.
+    fabric_rows:
+        Rows of the array, from the first, whose multipliers are made of logic, where DSP blocks are too few; a multiple of
+        ``weight_rows_per_cycle``. Programs do not depend on it.
     clock_hz:
         Clock of the engine in Hz, used for times in reports and for the UART divisor.
     uart_baud:
@@ -85,6 +91,8 @@ class Config:
     lstm: bool = True
     lstm_serial: bool = False
     hop_registers: int = 1
+    compact: bool = False
+    fabric_rows: int = 0
     clock_hz: int = 50_000_000
     uart_baud: int = 3_000_000
 
@@ -112,6 +120,14 @@ class Config:
             reject("trace_marks", "from 1 to 4096")
         if not 1 <= self.hop_registers <= 4:
             reject("hop_registers", "from 1 to 4")
+        if not 0 <= self.fabric_rows <= self.rows or self.fabric_rows % self.weight_rows_per_cycle:
+            reject("fabric_rows", f"a multiple of weight_rows_per_cycle ({self.weight_rows_per_cycle}), at most rows ({self.rows})")
+        if self.compact and (self.rows, self.columns, self.weight_rows_per_cycle, self.requantize_lanes) != (4, 4, 1, 1):
+            raise ValueError(
+                f"configuration {self.name!r}: a compact engine has 4 rows, 4 columns, 1 weight row a cycle and 1 requantize lane"
+            )
+        if self.compact and self.lstm:
+            reject("lstm", "False in a compact engine")
         if self.uart_baud < 1 or self.clock_hz < 4 * self.uart_baud:
             reject("uart_baud", f"positive and at most a quarter of clock_hz ({self.clock_hz})")
 
@@ -188,6 +204,23 @@ PRESETS: dict[str, Config] = {
             program_words=2048,
             trace_marks=64,
             lstm_serial=True,
+        ),
+        # iCE40UP5K: 5,280 logic cells, 8 multipliers of two 8 × 8 each, 128 KiB in four single-port memories, of which two hold
+        # the activations and two the weights and the program.
+        Config(
+            name="icebreaker",
+            rows=4,
+            columns=4,
+            weight_rows_per_cycle=1,
+            requantize_lanes=1,
+            accumulator_depth=128,
+            activation_bytes=64 * 1024,
+            weight_bytes=56 * 1024,
+            program_words=2048,
+            trace_marks=16,
+            lstm=False,
+            compact=True,
+            clock_hz=24_000_000,
         ),
         # Small and quick to elaborate; for tests.
         Config(
