@@ -67,7 +67,7 @@ class Config:
         Registers from one array cell to the next in either direction, at least 1. More of them buy clock frequency for
         latency.
     compact:
-        The small engine (``systola_hdl.compact``) for FPGAs of a few thousand logic cells: one memory port a memory, one output every
+        The small engine (``systola_hdl.compact``) for FPGAs of a few thousand logic cells: one port a memory, one output every
         few cycles, no LSTM. Programs do not depend on it.
     fabric_rows:
         Rows of the array, from the first, whose multipliers are made of logic, where DSP blocks are too few; a multiple of
