@@ -11,7 +11,7 @@ component                     ports (all flipped here, where the component is th
 ``CompactWeightMemory``       ``fetch``: ProgramFetch; ``read_post``, ``read_loader``: WeightRead; ``host``: HostAccess
 ``CompactMatmulUnit``         ``control``: CompactControl; ``drain``: CompactDrain; ``activation``, ``weights`` to the memories;
                               ``array_busy``, ``wait_weights``, ``wait_activations``, ``wait_post``: events, at most one a cycle
-``CompactPostUnit``           ``control``: CompactControl; ``drain``, ``activation_read``, ``activation_write``, ``weights`` as client
+``CompactPostUnit``           ``control``: CompactControl; ``drain``, ``activation_read``, ``activation_write``, ``weights``
 ============================  ==================================================================================
 """
 
@@ -105,11 +105,12 @@ class CompactDrain(Signature):
     """How the post-processor empties the accumulators; initiator is the post-processor.
 
     While ``full``, the next half to be drained (in the order they were filled) is readable: ``position`` is taken when
-    ``valid & ready``; ``data``, the int32 of every column there, comes with ``data_valid`` exactly ``CompactMatmulUnit.drain_latency``
-    cycles later, in order, and cannot be refused; it is there for that cycle only. ``valid`` only while ``full``.
+    ``valid & ready``; ``data``, the int32 of every column there, comes with ``data_valid`` exactly
+    ``CompactMatmulUnit.drain_latency`` cycles later, in order, and cannot be refused; it is there for that cycle only. ``valid``
+    only while ``full``.
 
-    ``release`` for one cycle frees that half, after ``data`` of every position wanted has come; ``full`` in the next cycle is about
-    the following half.
+    ``release`` for one cycle frees that half, after ``data`` of every position wanted has come; ``full`` in the next cycle is
+    about the following half.
     """
 
     def __init__(self, config: Config) -> None:
