@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Signal, signed
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
+
+from systola_hdl.dsp_cells import ECP5_BITS, GOWIN_BITS, REGISTERS, ecp5_multiplier, gowin_multiplier
+from systola_hdl.families import Family, family_of
 
 __all__ = ["Multiplier"]
 
 
 class Multiplier(Component):
-    """``p = a * b``, exact, two's complement; portable body, left to the synthesiser's inference.
+    """``p = a * b``, exact, two's complement.
 
     Cycle 1 registers both operands, ``b`` only where ``load`` is set: the stationary operand lives in the multiplier's
-    own input register, as the DSP blocks of every FPGA family have one. Cycle 2 registers the product. One product a cycle,
+    own input register, as the DSP blocks of most FPGA families have one. Cycle 2 registers the product. One product a cycle,
     :attr:`latency` cycles after ``a``; ``load`` with ``b`` applies to the ``a`` of the same cycle and to all that follow.
+
+    Bodies: ECP5 one ``MULT18X18D``, which keeps all registers inside; Gowin one ``MULT9X9`` or ``MULT18X18`` and ``b_bits``
+    registers outside; elsewhere, and for operands that are too wide, ``a * b``, left to the synthesiser's inference.
+    (iCE40: :class:`~systola_hdl.multiplier_pair.MultiplierPair` makes two of one cell.)
 
     Parameters
     ----------
     a_bits, b_bits:
         Operand widths, at least 2.
+    fabric:
+        Without a DSP block on any FPGA: rows of ``a`` where ``b`` has ones, added up by a tree of adders.
 
     Attributes
     ----------
@@ -30,19 +39,39 @@ class Multiplier(Component):
         Product, ``signed(a_bits + b_bits)``.
     """
 
-    latency = 2
+    latency = REGISTERS
 
-    def __init__(self, a_bits: int = 8, b_bits: int = 8) -> None:
+    def __init__(self, a_bits: int = 8, b_bits: int = 8, *, fabric: bool = False) -> None:
         for name, bits in (("a_bits", a_bits), ("b_bits", b_bits)):
             if bits < 2:
                 raise ValueError(f"{name} must be at least 2, not {bits}")
+        self._fabric = fabric
         super().__init__({"a": In(signed(a_bits)), "b": In(signed(b_bits)), "load": In(1), "p": Out(signed(a_bits + b_bits))})
 
-    def elaborate(self, _platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        moving = Signal.like(self.a, reset_less=True)
-        stationary = Signal.like(self.b, reset_less=True)
-        m.d.sync += [moving.eq(self.a), self.p.eq(moving * stationary)]
-        with m.If(self.load):
-            m.d.sync += stationary.eq(self.b)
+        family = family_of(platform)
+        widest = max(len(self.a), len(self.b))
+        if not self._fabric and family is Family.ECP5 and widest <= ECP5_BITS:
+            m.d.comb += self.p.eq(ecp5_multiplier(m, self.a, self.b, self.load))
+        elif not self._fabric and family is Family.GOWIN and widest <= GOWIN_BITS:
+            m.d.comb += self.p.eq(gowin_multiplier(m, self.a, self.b, self.load))
+        else:
+            moving = Signal.like(self.a, reset_less=True)
+            stationary = Signal.like(self.b, reset_less=True)
+            m.d.sync += moving.eq(self.a)
+            with m.If(self.load):
+                m.d.sync += stationary.eq(self.b)
+            m.d.sync += self.p.eq(_rows_added(moving, stationary) if self._fabric else moving * stationary)
         return m
+
+
+def _rows_added(a: Value, b: Value) -> Value:
+    """``a * b`` of adders alone: pairs of rows, pairs of pairs, and so on. The sign bit's row counts negative."""
+    rows = [Mux(bit, a, 0) for bit in b[:-1]] + [Mux(b[-1], -a, 0)]
+    distance = 1  # bits from a row to the next
+    while len(rows) > 1:
+        pairs = [low + (high << distance) for low, high in zip(rows[::2], rows[1::2], strict=False)]
+        rows = pairs + rows[2 * len(pairs) :]
+        distance *= 2
+    return rows[0]

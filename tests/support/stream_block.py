@@ -11,6 +11,9 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Module, Value
 from amaranth.lib.wiring import Component, In, Out
 
+from support.families import platform_of
+from systola_hdl.families import Family
+from systola_sim.cells import with_cell_models
 from systola_sim.verilator import build_library
 
 __all__ = ["CompiledStream", "FlatStream"]
@@ -58,11 +61,16 @@ class FlatStream(Component):
 class CompiledStream:
     """A component with the ports ``constants``, ``i`` and ``o``. Its library is built once and kept in the cache of the boards.
 
-    Raises as :func:`systola_sim.verilator.build_library` does.
+    ``family`` chooses the component's bodies, and the simulation models of that family's cells come with them.
+
+    Raises as :func:`systola_sim.verilator.build_library` and :func:`systola_sim.cells.with_cell_models` do.
     """
 
-    def __init__(self, block: Component) -> None:
-        text = verilog.convert(FlatStream(block), name="systola", emit_src=False, strip_internal_attrs=True)
+    def __init__(self, block: Component, family: Family = Family.PORTABLE) -> None:
+        flat = FlatStream(block)
+        text = verilog.convert(flat, name="systola", emit_src=False, strip_internal_attrs=True, platform=platform_of(family))
+        if family is not Family.PORTABLE:
+            text = with_cell_models(text, family)
         self._library = ctypes.CDLL(str(build_library(text, lambda: text, harness=_HARNESS)))
         for name in ("item", "result", "constants"):
             getattr(self._library, f"stream_{name}_bytes").restype = ctypes.c_size_t
