@@ -72,6 +72,8 @@ class Walker(Component):
     ----------
     nests:
         The kinds of nest; ``nest`` chooses one.
+    row_bits:
+        Width of the innermost loop's count less one.
 
     Attributes
     ----------
@@ -91,10 +93,11 @@ class Walker(Component):
     #: Slots for words of instructions.
     slots = 32
 
-    def __init__(self, nests: Sequence[Nest]) -> None:
+    def __init__(self, nests: Sequence[Nest], *, row_bits: int = COUNT_BITS) -> None:
         if not nests:
             raise ValueError("a walker needs a nest")
         self.nests = tuple(nests)
+        self.row_bits = row_bits
         self.addresses = len(self.nests[0].bases)
         self.levels = max(len(nest.loops) for nest in self.nests)
         if not 1 <= self.addresses <= _MOST_ADDRESSES or not 2 <= self.levels <= _MOST_LOOPS:
@@ -167,7 +170,7 @@ class Walker(Component):
                 m.next = "STATE"
             with m.State("STATE"):  # it is there; the loop's own place is asked for
                 m.d.comb += reads_state.eq(~starting)
-                m.d.sync += [total.eq(read.data.high), left.eq(0)]
+                m.d.sync += total.eq(read.data.high)
                 m.next = "ADD"
                 with m.If(starting):
                     m.d.sync += level.eq(inside)
@@ -181,7 +184,7 @@ class Walker(Component):
                 m.d.sync += [left.eq(read.data.low - 1), level.eq(inside)]
                 for loop in range(1, self.levels):
                     with m.If((number == 0) & (level == loop - 1)):
-                        m.d.sync += ends[loop].eq(left == 0)
+                        m.d.sync += ends[loop].eq((left == 0) | (starting & (outside == loop)))
                 with m.If(level == 0):
                     m.d.sync += step.eq(read.data.high)
                     m.next = "MADE"
@@ -203,7 +206,7 @@ class Walker(Component):
 
     def _build_item(self, m: Module, promoted: Value, left: Value, ends: Value) -> None:
         """Flags of the present row, an item at a time."""
-        remaining = Signal(COUNT_BITS)
+        remaining = Signal(self.row_bits)
         outer_first, outer_last = Signal(self.levels - 1), Signal(self.levels - 1)
         m.d.comb += [
             self.last.eq(Cat(remaining == 0, outer_last)),
