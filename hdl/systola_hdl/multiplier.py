@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_hdl.dsp_cells import ECP5_BITS, GOWIN_BITS, REGISTERS, ecp5_multiplier, gowin_multiplier
+from systola_hdl.fabric_product import fabric_product
 from systola_hdl.families import Family, family_of
 
 __all__ = ["Multiplier"]
@@ -27,7 +28,7 @@ class Multiplier(Component):
     a_bits, b_bits:
         Operand widths, at least 2.
     fabric:
-        Without a DSP block on any FPGA: rows of ``a`` where ``b`` has ones, added up by a tree of adders.
+        Without a DSP block on any FPGA, see :func:`~systola_hdl.fabric_product.fabric_product`.
 
     Attributes
     ----------
@@ -62,16 +63,6 @@ class Multiplier(Component):
             m.d.sync += moving.eq(self.a)
             with m.If(self.load):
                 m.d.sync += stationary.eq(self.b)
-            m.d.sync += self.p.eq(_rows_added(moving, stationary) if self._fabric else moving * stationary)
+            product = fabric_product(m, moving, stationary, family) if self._fabric else moving * stationary
+            m.d.sync += self.p.eq(product)
         return m
-
-
-def _rows_added(a: Value, b: Value) -> Value:
-    """``a * b`` of adders alone: pairs of rows, pairs of pairs, and so on. The sign bit's row counts negative."""
-    rows = [Mux(bit, a, 0) for bit in b[:-1]] + [Mux(b[-1], -a, 0)]
-    distance = 1  # bits from a row to the next
-    while len(rows) > 1:
-        pairs = [low + (high << distance) for low, high in zip(rows[::2], rows[1::2], strict=False)]
-        rows = pairs + rows[2 * len(pairs) :]
-        distance *= 2
-    return rows[0]
