@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
+from support.sequencer_programs import Event, check_tokens, encode, operation, random_program, starts
 
 from systola_firmware.config import preset
 from systola_firmware.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
@@ -21,7 +22,7 @@ from systola_hdl.trace import QUEUE_DEPTH
 CONFIG = preset("tiny-4x4").replace(program_words=1024)
 WATCHDOG = 200
 END = Operation(Opcode.END, {})
-OPCODES = [opcode for opcode in Opcode if opcode is not Opcode.END]
+OPCODES = tuple(opcode for opcode in Opcode if opcode is not Opcode.END)
 
 
 @dataclass
@@ -43,17 +44,6 @@ class FakeUnit:
             self.waiting[0] -= 1
         if taken:
             self.waiting.append(-1 if self.longest is None else self.rng.randrange(self.longest))
-
-
-@dataclass
-class Event:
-    """What a unit did in a cycle."""
-
-    cycle: int
-    unit: Unit
-    kind: str  #: "take", "done" or "mark"
-    words: tuple[int, ...] = ()  #: opcode and payload
-    address: int = 0
 
 
 class Bench:
@@ -157,45 +147,10 @@ class Bench:
         raise AssertionError("the sequencer hangs")
 
 
-def operation(rng: random.Random, opcode: Opcode, **control: object) -> Operation:
-    fields = {item.name: rng.randint(item.minimum, item.maximum) for item in INSTRUCTIONS[opcode].fields.values()}
-    return Operation(opcode, fields, **control)
-
-
-def random_program(rng: random.Random, length: int) -> list[Operation]:
-    """Every token that is waited for has been given by an instruction before, so the program ends."""
-    tokens: Counter[tuple[Unit, Unit]] = Counter()
-    program = []
-    for _ in range(length):
-        opcode = rng.choice(OPCODES)
-        unit = INSTRUCTIONS[opcode].unit
-        wait = tuple(source for source in EXECUTING if tokens[source, unit] and rng.random() < 0.6)
-        signal = tuple(target for target in Unit if rng.random() < 0.3)
-        for source in wait:
-            tokens[source, unit] -= 1
-        for target in signal:
-            tokens[unit, target] += 1
-        program.append(operation(rng, opcode, wait=wait, signal=signal, mark=rng.random() < 0.6))
-    final = tuple(unit for unit in EXECUTING if tokens[unit, Unit.SEQUENCER])
-    return [*program, Operation(Opcode.END, {}, wait=final, mark=rng.random() < 0.5)]
-
-
-def encode(program: Sequence[Operation]) -> list[int]:
-    return [word for item in program for word in item.encode()]
-
-
-def starts(program: Sequence[Operation]) -> list[int]:
-    addresses, position = [], 0
-    for item in program:
-        addresses.append(position)
-        position += item.definition.length
-    return addresses
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_random_programs(seed: int) -> None:
     rng = random.Random(seed)
-    program = random_program(rng, 40)
+    program = random_program(rng, OPCODES, 40)
     bench = Bench(encode(program), seed)
     assert bench.run() == (True, False, ErrorCode.NONE, 0)
     addressed = list(zip(program, starts(program), strict=True))
@@ -211,24 +166,6 @@ def test_random_programs(seed: int) -> None:
     ends = [event.address for event in bench.events if event.unit == Unit.SEQUENCER]
     assert ends == ([addressed[-1][1]] if program[-1].mark else [])
     check_tokens(program, bench.events)
-
-
-def check_tokens(program: Sequence[Operation], events: Sequence[Event]) -> None:
-    """Replay: a token is there from the cycle after it was given, and nobody takes one that is not."""
-    tokens: Counter[tuple[Unit, Unit]] = Counter()
-    queues = {unit: iter([item for item in program if item.definition.unit == unit]) for unit in EXECUTING}
-    executing: dict[Unit, list[Operation]] = {unit: [] for unit in EXECUTING}
-    # Within a cycle, takes come before gifts.
-    for event in sorted((event for event in events if event.kind != "mark"), key=lambda event: (event.cycle, event.kind == "done")):
-        if event.kind == "take":
-            item = next(queues[event.unit])
-            executing[event.unit].append(item)
-            for source in item.wait:
-                tokens[source, event.unit] -= 1
-                assert tokens[source, event.unit] >= 0
-        else:
-            for target in executing[event.unit].pop(0).signal:
-                tokens[event.unit, target] += 1
 
 
 def test_units_overlap() -> None:
@@ -308,7 +245,7 @@ def test_unit_errors_name_the_oldest_instruction() -> None:
 
 def test_restart_after_an_error() -> None:
     rng = random.Random(6)
-    program = random_program(rng, 12)
+    program = random_program(rng, OPCODES, 12)
     bench = Bench(encode(program), 6)
     bench.errors[60] = (Unit.POST, ErrorCode.ACTIVATION_ADDRESS)
     bench.runs = 1

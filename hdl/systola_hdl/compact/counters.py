@@ -1,0 +1,62 @@
+"""Counting events in few bits between two visits of the scanner."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from systola_hdl.compact.state_layout import SCAN_LENGTH
+from systola_hdl.counters import EVENT_LAYOUT
+
+__all__ = ["VISIT_CYCLES", "LocalCounters"]
+
+#: Cycles from one visit of the scanner to the next of the same counter.
+VISIT_CYCLES = 2 * SCAN_LENGTH
+
+
+class LocalCounters(Component):
+    """Count up to :data:`VISIT_CYCLES` cycles of each event.
+
+    Parameters
+    ----------
+    places:
+        Name of each counter and its place in the scanner's round.
+
+    Members
+    -------
+    run: In(1)
+        Count in this cycle; ``cycles`` counts every such cycle.
+    events: In(EVENT_LAYOUT)
+        What happens in this cycle.
+    place: In, visit: In(1)
+        The counter at ``place`` is read; with ``visit`` it begins anew in the next cycle.
+    count: Out, event: Out(1)
+        Cycles counted since its last visit without this one, and whether this cycle counts.
+    """
+
+    def __init__(self, places: dict[str, int]) -> None:
+        self._places = places
+        super().__init__(
+            {
+                "run": In(1),
+                "events": In(EVENT_LAYOUT),
+                "place": In(range(SCAN_LENGTH)),
+                "visit": In(1),
+                "count": Out(ceil_log2(VISIT_CYCLES)),
+                "event": Out(1),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        for name, place in self._places.items():
+            count, event = Signal.like(self.count, name=name), Signal(name=f"event_{name}")
+            m.d.comb += event.eq(self.run & (1 if name == "cycles" else self.events[name]))
+            with m.If(event):
+                m.d.sync += count.eq(count + 1)
+            with m.If(self.place == place):
+                m.d.comb += [self.count.eq(count), self.event.eq(event)]
+                with m.If(self.visit):
+                    m.d.sync += count.eq(0)
+        return m

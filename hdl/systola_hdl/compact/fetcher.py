@@ -1,0 +1,101 @@
+"""The program's words, one at a time, and what the sequencer keeps of a header."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from systola_firmware.config import Config
+from systola_firmware.isa import WORD_BITS, Opcode, Unit
+from systola_hdl.compact.interfaces import ProgramFetch
+from systola_hdl.layouts import HEADER
+
+__all__ = ["DECODED", "POST_OPCODES", "VARIANT_BITS", "CompactFetcher"]
+
+#: What the POST unit of this engine executes.
+POST_OPCODES = (Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
+#: Low bits of an opcode that tell them apart; the others are POST's.
+VARIANT_BITS = max(opcode ^ Opcode.POST for opcode in POST_OPCODES).bit_length()
+
+#: A header: ``end`` or ``illegal``, or else an instruction of the POST unit (``post``) or the MATMUL unit.
+DECODED = data.StructLayout(
+    {
+        "end": 1,
+        "illegal": 1,
+        "post": 1,
+        "variant": VARIANT_BITS,
+        "wait": len(Unit),
+        "signal": len(Unit),
+        "mark": 1,
+    }
+)
+
+
+class CompactFetcher(Component):
+    """Fetch from the address that was loaded on.
+
+    Members
+    -------
+    load: In(1), start_address: In(32)
+        Begin there; an address outside the store is taken as its end.
+    want: In(1)
+        A word is wanted; stays until it comes.
+    valid: Out(1), word: Out(32), decoded: Out(DECODED)
+        It is there, for one cycle; as a header.
+    address: Out
+        Of the next word.
+    overrun: Out(1)
+        The store has ended: there is no next word.
+    fetch: Out(ProgramFetch)
+        The program.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._words = config.program_words
+        super().__init__(
+            {
+                "load": In(1),
+                "start_address": In(32),
+                "want": In(1),
+                "valid": Out(1),
+                "word": Out(WORD_BITS),
+                "decoded": Out(DECODED),
+                "address": Out(range(config.program_words + 1)),
+                "overrun": Out(1),
+                "fetch": Out(ProgramFetch(config)),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        requested = Signal()
+        m.d.comb += [
+            self.overrun.eq(self.address == self._words),
+            self.fetch.valid.eq(self.want & ~self.overrun & ~requested),
+            self.fetch.address.eq(self.address),
+            self.valid.eq(self.fetch.data_valid),
+            self.word.eq(self.fetch.data),
+        ]
+        with m.If(self.load):
+            m.d.sync += self.address.eq(Mux(self.start_address < self._words, self.start_address, self._words))
+        with m.If(self.fetch.valid & self.fetch.ready):
+            m.d.sync += requested.eq(1)
+        with m.If(self.valid):
+            m.d.sync += [requested.eq(0), self.address.eq(self.address + 1)]
+
+        header = data.View(HEADER, self.word)
+        m.d.comb += [
+            self.decoded.end.eq(header.opcode == Opcode.END),
+            self.decoded.illegal.eq(1),
+            self.decoded.variant.eq(header.opcode),
+            self.decoded.wait.eq(header.wait),
+            self.decoded.signal.eq(header.signal),
+            self.decoded.mark.eq(header.mark),
+        ]
+        with m.Switch(header.opcode):
+            with m.Case(Opcode.END, Opcode.MATMUL):
+                m.d.comb += self.decoded.illegal.eq(0)
+            with m.Case(*POST_OPCODES):
+                m.d.comb += [self.decoded.illegal.eq(0), self.decoded.post.eq(1)]
+        return m
