@@ -358,8 +358,3 @@ def test_token_overflow() -> None:
     assert bench.run() == (Status.DONE, ErrorCode.NONE, 0)
     bench = Bench(encode([one] * TOKEN_LIMIT + [operation(rng, Opcode.MATMUL, signal=(Unit.LSTM,)), one, END]), longest=1)
     assert bench.run() == (Status.ERROR, ErrorCode.TOKEN_OVERFLOW, 2 * TOKEN_LIMIT + 10)
-
-
-def test_watchdog_limit_is_checked() -> None:
-    with pytest.raises(ValueError, match="watchdog_cycles must be at least 1, not 0"):
-        ControlPlane(CONFIG, watchdog_cycles=0)

@@ -39,7 +39,7 @@ class ControlPlane(Component):
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         self._config = config
-        self._registers = CompactRegisters(config, watchdog_cycles=watchdog_cycles)
+        self._watchdog_cycles = watchdog_cycles
         super().__init__(
             {
                 "host": In(HostAccess(StateLayout(config).words)),
@@ -59,7 +59,7 @@ class ControlPlane(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        m.submodules.registers = registers = self._registers
+        m.submodules.registers = registers = CompactRegisters(self._config, watchdog_cycles=self._watchdog_cycles)
         m.submodules.sequencer = sequencer = CompactSequencer(self._config)
         connect(m, flipped(self.host), registers.host)
         connect(m, sequencer.step, registers.step)
