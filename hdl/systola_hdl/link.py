@@ -1,29 +1,39 @@
 """The device's end of the framed byte link: bytes in, bus accesses, bytes out."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from systola_firmware.link import RECEIVE_BUFFER_BYTES
-from systola_hdl.cobs import CobsDecoder, CobsEncoder
-from systola_hdl.frame_buffer import FrameBuffer
+from systola_firmware.link import CRC_BYTES, HEADER_BYTES, MAX_WORDS, LinkStatus
 from systola_hdl.interfaces import Bus
-from systola_hdl.link_executor import LinkExecutor
-from systola_hdl.link_frames import FrameReceiver, FrameSender
+from systola_hdl.link_crc import LinkCrc
+from systola_hdl.link_reader import RESPONSE_BITS, LinkReader
+from systola_hdl.link_request import LinkRequest
 
 __all__ = ["Link"]
 
+#: `count` before a frame: a frame of a header and a CRC leaves 0, one with data its bytes.
+_COUNT_INIT = -(HEADER_BYTES + CRC_BYTES) % 256
+#: Place of a response's first byte; before it lies the first code byte.
+_HEADER_AT = 1
+_STATUS_AT, _EXPECTED_AT = _HEADER_AT + 1, _HEADER_AT + 3
+
 
 class Link(Component):
-    """Serve the protocol of :mod:`systola_firmware.link`.
+    """Serve the protocol of :mod:`systola_firmware.link`, in as few cells as its few bytes a microsecond allow.
 
-        i ─▶ FIFO ─▶ COBS decoder ─▶ receiver ─▶ two frames ─▶ executor ─▶ two frames ─▶ sender ─▶ COBS encoder ─▶ o
-                                                                  │
-                                                                 bus
+    One state machine does one thing after another, and bytes keep coming into the ring meanwhile::
 
-    Nothing of a frame is executed before all of it has been checked; meanwhile the frame before may execute and the one before
-    that may be sent. Both directions carry a byte a cycle.
+        check     read a frame from the ring: length and CRC; a bad one is released and forgotten
+        execute   read it again: header, then for each word four bytes and an access of the bus
+        close     read the response from its memory: append the CRC, replace each zero by the distance to the next
+        send      read the response once more
+
+    Nothing of a frame is executed before all of it has been checked. Two bytes of each frame's four readings are two cycles apart;
+    to the WRITE of a word come the cycles of an access, to the READ four more. So the longest frames take 5 cycles a byte and a
+    quarter of an access.
+
+    An executed READ always carries ``count`` words, zeros from the first bad address on; no word after a bad address is tried.
 
     Members
     -------
@@ -32,7 +42,7 @@ class Link(Component):
     o: Out(stream of 8 bits)
         Bytes to the host.
     bus:
-        The accesses.
+        The accesses, one at a time.
     """
 
     i: In(stream.Signature(8))
@@ -41,42 +51,172 @@ class Link(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=8, depth=RECEIVE_BUFFER_BYTES)
-        m.submodules.decoder = decoder = CobsDecoder()
-        m.submodules.receiver = receiver = FrameReceiver()
-        m.submodules.requests = requests = FrameBuffer()
-        m.submodules.executor = executor = LinkExecutor()
-        m.submodules.responses = responses = FrameBuffer()
-        m.submodules.sender = sender = FrameSender()
-        m.submodules.encoder = encoder = CobsEncoder()
-        connect(m, flipped(self.i), fifo.w_stream)
-        connect(m, fifo.r_stream, decoder.i)
-        connect(m, decoder.o, receiver.i)
-        connect(m, executor.bus, flipped(self.bus))
-        connect(m, sender.o, encoder.i)
-        connect(m, encoder.o, flipped(self.o))
+        m.submodules.reader = reader = LinkReader()
+        m.submodules.request = request = LinkRequest()
+        m.submodules.crc = crc = LinkCrc()
+        connect(m, flipped(self.i), reader.i)
+        count = Signal(8, init=_COUNT_INIT)  # bytes of data, up while they are counted, down while they are transferred
+        end = Signal(RESPONSE_BITS)  # of the response
+        code_at = Signal(RESPONSE_BITS)  # place of the response's last code byte
+        distance = Signal(RESPONSE_BITS)  # from there to the byte that the reader shows
+        m.d.sync += distance.eq(reader.place + ~code_at)
+        word, address = Signal(32), Signal(32)
+        bad_code, bad_address = Signal(), Signal()
+        in_address, answer = Signal(), Signal()
+        access, response = self.bus.request, self.bus.response
         m.d.comb += [
-            receiver.free.eq(requests.free),
-            requests.write.eq(receiver.write),
-            requests.write_index.eq(receiver.write_index),
-            requests.write_data.eq(receiver.write_data),
-            requests.commit.eq(receiver.commit),
-            requests.commit_length.eq(receiver.commit_length),
-            executor.request_full.eq(requests.full),
-            executor.request_length.eq(requests.length),
-            requests.read_index.eq(executor.request_index),
-            executor.request_data.eq(requests.read_data),
-            requests.release.eq(executor.request_release),
-            executor.response_free.eq(responses.free),
-            responses.write.eq(executor.response_write),
-            responses.write_index.eq(executor.response_index),
-            responses.write_data.eq(executor.response_data),
-            responses.commit.eq(executor.response_commit),
-            responses.commit_length.eq(executor.response_length),
-            sender.full.eq(responses.full),
-            sender.length.eq(responses.length),
-            responses.read_index.eq(sender.read_index),
-            sender.read_data.eq(responses.read_data),
-            responses.release.eq(sender.release),
+            access.payload.address.eq(address),
+            access.payload.write.eq(request.is_write),
+            access.payload.data.eq(word),
+            self.o.payload.eq(reader.byte),
+            reader.end.eq(end),
+            reader.write_at.eq(end),
+            reader.write_data.eq(reader.plain),
+            request.word.eq(word),
+            request.length.eq(count[2:]),
+            crc.byte.eq(reader.plain),
+            crc.start.eq(reader.restart),
         ]
+
+        # The address is loaded and counted a byte at a time, as the word's bytes pass.
+        turn, load_address, carry, stepping = Signal(), Signal(), Signal(), Signal()
+        low = Signal(9)
+        m.d.comb += low.eq(address[:8] + Cat(Const(0, 2), stepping & (count[:2] == 0)) + carry)
+        with m.If(turn):
+            m.d.sync += [address.eq(Cat(address[8:], Mux(load_address, reader.plain, low[:8]))), carry.eq(low[8] & ~load_address)]
+        shift = Signal()
+        with m.If(shift):
+            m.d.sync += word.eq(Cat(word[8:], reader.plain))
+        append = Signal()
+        with m.If(append):
+            m.d.comb += reader.write.eq(1)
+            m.d.sync += end.eq(end + 1)
+
+        with m.FSM():
+            with m.State("CHECK"):
+                m.d.comb += reader.take.eq(1)
+                m.d.sync += answer.eq(0)
+                with m.If(reader.valid):
+                    with m.If(reader.is_zero):
+                        m.d.sync += bad_code.eq(~reader.is_code)
+                        m.d.comb += reader.restart.eq(1)
+                        m.next = "JUDGE"
+                    with m.Elif(~reader.is_first):
+                        m.d.comb += crc.enable.eq(1)
+                        m.d.sync += count.eq(count + 1)
+                        with m.If(count == 4 * MAX_WORDS):
+                            m.next = "SKIP"
+            with m.State("JUDGE"):
+                m.d.comb += reader.restart.eq(1)
+                with m.If(~crc.good | bad_code | (count[:2] != 0) | count[2:].matches(*range(MAX_WORDS + 1, 64))):
+                    m.d.comb += reader.release.eq(1)
+                    m.d.sync += count.eq(_COUNT_INIT)
+                    m.next = "CHECK"
+                with m.Else():
+                    m.d.comb += reader.rewind.eq(1)
+                    m.next = "HEADER"
+                m.d.sync += [end.eq(_HEADER_AT), in_address.eq(0), stepping.eq(0), bad_address.eq(0)]
+            with m.State("HEADER"):
+                m.d.comb += [reader.take.eq(1), load_address.eq(1), request.look.eq(1)]
+                with m.If(reader.valid & ~reader.is_first):
+                    m.d.comb += append.eq(1)
+                    m.d.comb += [shift.eq(~in_address), turn.eq(in_address)]
+                    with m.If(end[:2] == 0):  # the first byte's place is 1
+                        m.d.sync += in_address.eq(1)
+                        with m.If(in_address):
+                            m.next = "DECIDE"
+            with m.State("DECIDE"):
+                m.d.comb += request.accept.eq(1)
+                with m.If(request.is_read):
+                    m.d.sync += count.eq(request.word.count << 2)
+                with m.If(request.drop):
+                    m.next = "SKIP"
+                with m.Elif(~request.execute):
+                    m.next = "STATUS"
+                with m.Elif(request.is_read):
+                    m.next = "REQUEST"
+                with m.Else():
+                    m.next = "WORD"
+            with m.State("WORD"):
+                m.d.comb += reader.take.eq(1)
+                with m.If(reader.valid):
+                    m.d.comb += [shift.eq(1), turn.eq(1)]
+                    m.d.sync += count.eq(count - 1)
+                    with m.If(count[:2] == 1):
+                        m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += access.valid.eq(1)
+                m.d.sync += stepping.eq(1)
+                with m.If(access.ready):
+                    m.next = "RESPONSE"
+            with m.State("RESPONSE"):
+                m.d.comb += response.ready.eq(1)
+                with m.If(response.valid):
+                    m.d.sync += [word.eq(response.payload.data), bad_address.eq(response.payload.error)]
+                    with m.If(request.is_read):
+                        m.next = "ANSWER"
+                    with m.Elif(response.payload.error | (count == 0)):
+                        m.next = "STATUS"
+                    with m.Else():
+                        m.next = "WORD"
+            with m.State("ANSWER"):
+                m.d.comb += [reader.write_data.eq(Mux(bad_address, 0, word[:8])), append.eq(1), shift.eq(1), turn.eq(1)]
+                m.d.sync += count.eq(count - 1)
+                with m.If(count == 1):
+                    m.next = "STATUS"
+                with m.Elif((count[:2] == 1) & ~bad_address):
+                    m.next = "REQUEST"
+            with m.State("STATUS"):
+                m.d.comb += [
+                    reader.write.eq(1),
+                    reader.write_at.eq(_STATUS_AT),
+                    reader.write_data.eq(Mux(bad_address, LinkStatus.BAD_ADDRESS, request.status)),
+                ]
+                m.next = "EXPECTED"
+            with m.State("EXPECTED"):
+                m.d.comb += [reader.write.eq(1), reader.write_at.eq(_EXPECTED_AT), reader.write_data.eq(request.expected)]
+                m.d.sync += answer.eq(1)
+                m.next = "SKIP"
+            with m.State("SKIP"):
+                m.d.comb += [reader.take.eq(1), reader.skip.eq(_HEADER_AT)]
+                m.d.sync += [count.eq(_COUNT_INIT), code_at.eq(0)]
+                with m.If(reader.valid):
+                    m.d.comb += reader.release.eq(1)
+                    with m.If(reader.is_zero):
+                        m.d.comb += reader.restart.eq(1)
+                        m.next = "CHECK"
+                        with m.If(answer):
+                            m.next = "CLOSE"
+            with m.State("CLOSE"):
+                m.d.comb += [
+                    reader.response.eq(1),
+                    reader.take.eq(1),
+                    reader.write_at.eq(code_at),
+                    reader.write_data.eq(distance),
+                ]
+                with m.If(reader.valid):
+                    m.d.comb += crc.enable.eq(1)
+                    with m.If(reader.is_zero):
+                        m.d.comb += reader.write.eq(1)
+                        m.d.sync += code_at.eq(reader.place - 1)
+                    with m.If(reader.last):
+                        # Words and the code byte make the end 1 modulo 4, the CRC and the delimiter 2.
+                        with m.If(end[1]):
+                            m.d.comb += reader.restart.eq(1)
+                            m.next = "SEND"
+                        with m.Else():
+                            m.next = "APPEND"
+            with m.State("APPEND"):
+                m.d.comb += [reader.response.eq(1), crc.enable.eq(1), crc.shift.eq(1)]
+                m.d.comb += [append.eq(1), reader.write_data.eq(crc.low)]
+                with m.If(end[:2] == 0):
+                    m.next = "DELIMIT"
+            with m.State("DELIMIT"):
+                m.d.comb += [reader.response.eq(1), append.eq(1), reader.write_data.eq(0)]
+                m.next = "CLOSE"
+            with m.State("SEND"):
+                m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(self.o.ready)]
+                with m.If(reader.valid & self.o.ready & reader.last):
+                    m.d.comb += reader.restart.eq(1)
+                    m.next = "CHECK"
         return m

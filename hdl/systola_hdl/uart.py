@@ -1,6 +1,6 @@
 """Asynchronous serial line, 8 data bits, no parity, one stop bit."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import Component, In, Out
@@ -23,21 +23,21 @@ class UartReceiver(Component):
     -------
     rx: In(1)
         The line, asynchronous.
-    divisor: In(16)
+    divisor: In(``divisor_bits``)
         Clock cycles a bit, at least 4.
     o: Out(stream of 8 bits)
         Bytes received.
     """
 
-    rx: In(1, init=1)
-    divisor: In(DIVISOR_BITS)
-    o: Out(stream.Signature(8))
+    def __init__(self, divisor_bits: int = DIVISOR_BITS) -> None:
+        super().__init__({"rx": In(1, init=1), "divisor": In(divisor_bits), "o": Out(stream.Signature(8))})
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         line = Signal(init=1)
         m.submodules.synchronizer = FFSynchronizer(self.rx, line, init=1)
-        timer, bits, shift = Signal(DIVISOR_BITS), Signal(range(9)), Signal(8)
+        timer = Signal.like(self.divisor)
+        shift = Signal(8)  # with a one ahead of the bits, whose arrival at the end says that the next one is the last
         sample = Signal()
         m.d.comb += sample.eq(timer == 0)
         m.d.sync += timer.eq(timer - 1)
@@ -52,7 +52,7 @@ class UartReceiver(Component):
                 with m.If(~line):
                     m.next = "START"
             with m.State("START"):
-                m.d.sync += bits.eq(0)
+                m.d.sync += shift.eq(0x80)
                 with m.If(sample):
                     with m.If(line):
                         m.next = "IDLE"
@@ -60,8 +60,8 @@ class UartReceiver(Component):
                         m.next = "DATA"
             with m.State("DATA"):
                 with m.If(sample):
-                    m.d.sync += [shift.eq(Cat(shift[1:], line)), bits.eq(bits + 1)]
-                    with m.If(bits == 7):
+                    m.d.sync += shift.eq(Cat(shift[1:], line))
+                    with m.If(shift[0]):
                         m.next = "STOP"
             with m.State("STOP"):
                 with m.If(sample):
@@ -84,25 +84,29 @@ class UartTransmitter(Component):
     -------
     i: In(stream of 8 bits)
         Bytes to send.
-    divisor: In(16)
+    divisor: In(``divisor_bits``)
         Clock cycles a bit, at least 4.
     tx: Out(1)
         The line, from a register.
     """
 
-    i: In(stream.Signature(8))
-    divisor: In(DIVISOR_BITS)
-    tx: Out(1, init=1)
+    def __init__(self, divisor_bits: int = DIVISOR_BITS) -> None:
+        super().__init__({"i": In(stream.Signature(8)), "divisor": In(divisor_bits), "tx": Out(1, init=1)})
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        timer, left, shift = Signal(DIVISOR_BITS), Signal(range(11)), Signal(9, init=0x1FF)
-        last = Signal()
-        m.d.comb += [last.eq((timer == 0) & (left <= 1)), self.i.ready.eq(last | (left == 0))]
+        timer, tick = Signal.like(self.divisor), Signal()
+        shift = Signal(10, init=1)  # bits to come, with a one above them: a lone one says that the stop bit is on the line
+        last, idle = Signal(init=1), Signal(init=1)
+        m.d.comb += self.i.ready.eq(idle | (tick & last))
+        m.d.sync += [timer.eq(timer - 1), tick.eq(timer == 1), last.eq(shift[1:] == 0)]
+        with m.If(tick):
+            m.d.sync += timer.eq(self.divisor - 1)
+            with m.If(last):
+                m.d.sync += idle.eq(1)
+            with m.Else():
+                m.d.sync += [self.tx.eq(shift[0]), shift.eq(shift[1:])]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, 1)), left.eq(10), timer.eq(self.divisor - 1)]
-        with m.Elif(left != 0):
-            m.d.sync += timer.eq(timer - 1)
-            with m.If(timer == 0):
-                m.d.sync += [self.tx.eq(shift[0]), shift.eq(Cat(shift[1:], 1)), left.eq(left - 1), timer.eq(self.divisor - 1)]
+            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, Const(3, 2))), timer.eq(self.divisor - 1), tick.eq(0)]
+            m.d.sync += [idle.eq(0), last.eq(0)]
         return m
