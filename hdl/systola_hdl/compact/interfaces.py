@@ -54,8 +54,8 @@ class CompactControl(Signature):
         The payload words of the next instruction, in order from index 0, pushed only while the unit is not ``busy``; it always
         takes them. Any number of cycles may lie between two words, and between the last word and ``start``.
     ``start``, ``opcode``
-        For one cycle, after the last word: execute what was pushed; tokens are taken. ``opcode`` is valid in that cycle only,
-        and is always one of the unit's own.
+        For one cycle, after the last word: execute what was pushed; tokens are taken. ``opcode`` is valid from the first word
+        up to and including that cycle, and is always one of the unit's own.
     ``busy``
         From the cycle after ``start`` up to and including the cycle of ``done``; after an ``error``, until reset.
     ``done``
