@@ -202,8 +202,7 @@ class Link(Component):
                     with m.If(reader.last):
                         # Words and the code byte make the end 1 modulo 4, the CRC and the delimiter 2.
                         with m.If(end[1]):
-                            m.d.comb += reader.restart.eq(1)
-                            m.next = "SEND"
+                            m.next = "CLOSED"
                         with m.Else():
                             m.next = "APPEND"
             with m.State("APPEND"):
@@ -214,6 +213,9 @@ class Link(Component):
             with m.State("DELIMIT"):
                 m.d.comb += [reader.response.eq(1), append.eq(1), reader.write_data.eq(0)]
                 m.next = "CLOSE"
+            with m.State("CLOSED"):
+                m.d.comb += [reader.response.eq(1), reader.restart.eq(1)]
+                m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(self.o.ready)]
                 with m.If(reader.valid & self.o.ready & reader.last):

@@ -44,7 +44,8 @@ class LinkReader(Component):
     place: Out
         The place after the byte's in the response.
     write, write_at, write_data, end:
-        Fill the response, and how far it goes.
+        Fill the response, and how far it goes. Of a byte that is read already when it is written, the next cycle but one may be
+        that of the ``restart`` after which it is read again.
     """
 
     i: In(stream.Signature(8))
@@ -82,10 +83,15 @@ class LinkReader(Component):
             ring_write.addr.eq(written),
             ring_write.data.eq(self.i.payload),
             ring_read.addr.eq(read),
+            answer_read.addr.eq(self.place),
+        ]
+        # Two cycles after ``end`` has passed a byte, `ahead` is the first to know of it; by then it is in the memory.
+        end = Signal.like(self.end)
+        m.d.sync += [
             answer_write.en.eq(self.write),
             answer_write.addr.eq(self.write_at),
             answer_write.data.eq(self.write_data),
-            answer_read.addr.eq(self.place),
+            end.eq(self.end),
         ]
         with m.If(ring_write.en):
             m.d.sync += written.eq(written + 1)
@@ -96,7 +102,7 @@ class LinkReader(Component):
         taken = self.valid & self.take
         m.d.comb += [load.eq(ahead & (~loaded | taken) & ~self.restart), self.last.eq(~ahead)]
         m.d.sync += [
-            ahead.eq(Mux(self.response, self.place != self.end, read != written) & ~load & ~self.restart),
+            ahead.eq(Mux(self.response, self.place != end, read != written) & ~load & ~self.restart),
             loaded.eq((loaded & ~taken & ~self.restart) | load),
             self.valid.eq(loaded & ~taken & ~self.restart),
         ]
