@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 from importlib import metadata, resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,13 +67,24 @@ def content_key(config: Config, top: Top = "simulation") -> str:
     digest = hashlib.sha256()
     description = {"top": top, "amaranth": metadata.version("amaranth"), **dataclasses.asdict(config)}
     digest.update(json.dumps(description, sort_keys=True).encode())
-    hdl, firmware = resources.files("systola_hdl"), resources.files("systola_firmware")
-    sources = [entry for entry in hdl.iterdir() if entry.name.endswith(".py")] + [firmware / name for name in _DEFINITIONS]
-    for source in sorted(sources, key=lambda entry: entry.name):
+    firmware = resources.files("systola_firmware")
+    sources = _modules(resources.files("systola_hdl")) | {name: firmware / name for name in _DEFINITIONS}
+    for name, source in sorted(sources.items()):
         text = source.read_bytes()
-        digest.update(f"\n{source.name} {len(text)}\n".encode())
+        digest.update(f"\n{name} {len(text)}\n".encode())
         digest.update(text)
     return digest.hexdigest()
+
+
+def _modules(folder: Traversable, prefix: str = "hdl/") -> dict[str, Traversable]:
+    """Every module in a folder and those below it, by its path."""
+    found: dict[str, Traversable] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found |= _modules(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            found[prefix + entry.name] = entry
+    return found
 
 
 app = typer.Typer(add_completion=False)

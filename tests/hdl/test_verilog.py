@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from systola_firmware import config as configurations
 from systola_firmware.config import preset
 from systola_hdl import verilog
 
@@ -78,10 +79,23 @@ def test_content_key() -> None:
     assert verilog.content_key(CONFIG) == verilog.content_key(preset("tiny-4x4"))
 
 
+def test_content_key_follows_every_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compact").mkdir()
+    for name in ("top.py", "compact/top.py"):
+        (tmp_path / name).write_text("1")
+    firmware = Path(configurations.__file__).parent
+    monkeypatch.setattr(verilog.resources, "files", {"systola_hdl": tmp_path, "systola_firmware": firmware}.__getitem__)
+    keys = {verilog.content_key(CONFIG)}
+    for name in ("top.py", "compact/top.py"):
+        (tmp_path / name).write_text("2")
+        keys.add(verilog.content_key(CONFIG))
+    assert len(keys) == 3
+
+
 def test_content_key_follows_every_definition_that_the_gateware_imports() -> None:
     """Else a changed definition would leave the compiled boards of the old one in use."""
     imported: set[str] = set()
-    for source in Path(verilog.__file__).parent.glob("*.py"):
+    for source in Path(verilog.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "systola_firmware":
                 names = (

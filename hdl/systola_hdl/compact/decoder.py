@@ -1,0 +1,111 @@
+"""From the one host bus to the three memories of the compact engine."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib.wiring import Component, In, Out
+
+from systola_firmware.config import Config
+from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_hdl.compact.interfaces import HostAccess, stored_words
+from systola_hdl.compact.state_layout import StateLayout
+from systola_hdl.interfaces import Bus
+
+__all__ = ["CompactDecoder"]
+
+
+#: Values of the bits that decide a comparison, up to which they are listed rather than compared in a carry chain.
+_LISTED = 32
+
+
+def _is_below(word: Value, limit: int) -> Value:
+    """``word < limit``, of no more bits than decide it."""
+    low = (limit & -limit).bit_length() - 1
+    high = (limit - 1).bit_length()
+    if limit >> low == 1 << (high - low):
+        return ~word[high:].any()
+    if limit >> low > _LISTED:
+        return word < limit
+    return ~word[high:].any() & word[low:high].matches(*range(limit >> low))
+
+
+def _moved(word: Value, base: int, size: int) -> Value:
+    """``base + word`` for words below ``size``."""
+    bits = (size - 1).bit_length()
+    return Cat(word[:bits], Const(base >> bits, max(base.bit_length() - bits, 1))) if base % (1 << bits) == 0 else word + base
+
+
+class CompactDecoder(Component):
+    """Pass each request to the memory that has its region: registers and trace are one, and weights and program.
+
+    A request outside every region, or not aligned to 4 bytes, reaches no memory and is answered with ``error``. A request is taken
+    in the cycle in which it has been served; the response is there in the cycle after, and must be taken before the next.
+
+    Members
+    -------
+    bus:
+        The initiator.
+    state, activation, weight: Out(HostAccess)
+        Memories of the control plane, of activations, and of weights and program.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "bus": In(Bus()),
+                "state": Out(HostAccess(StateLayout(config).words)),
+                "activation": Out(HostAccess(config.activation_bytes // 4)),
+                "weight": Out(HostAccess(stored_words(config))),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        request, response = self.bus.request, self.bus.response
+        address = request.payload.address
+        word = address[2:REGION_SHIFT]
+        config = self._config
+        #: Memory of each region, and the word of that memory at which it begins.
+        places = {
+            Region.REGISTERS: (self.state, StateLayout(config).registers),
+            Region.PROGRAM: (self.weight, config.weight_bytes // 4),
+            Region.ACTIVATION: (self.activation, 0),
+            Region.WEIGHT: (self.weight, 0),
+            Region.TRACE: (self.state, 0),
+        }
+        free, served = Signal(), Signal()
+        m.d.comb += free.eq(request.valid & ~response.valid)
+        inside = Signal(len(Region))
+        for index, region in enumerate(Region):
+            m.d.comb += inside[index].eq(
+                (address[REGION_SHIFT:] == region) & _is_below(word, region_bytes(config, region) // 4) & (address[:2] == 0)
+            )
+        answer = []
+        for access in (self.state, self.activation, self.weight):
+            regions = [region for region, (memory, _) in places.items() if memory is access]
+            m.d.comb += [
+                access.valid.eq(free & Cat(inside[region] for region in regions).any()),
+                access.address.eq(word),
+                access.write.eq(request.payload.write),
+                access.data.eq(request.payload.data),
+            ]
+            for region in regions:
+                with m.If(address[REGION_SHIFT:] == region):
+                    m.d.comb += access.address.eq(_moved(word, places[region][1], region_bytes(config, region) // 4))
+            answer.append(Mux(access.done, access.read_data, 0))
+        m.d.comb += [
+            served.eq(Cat(access.valid & access.done for access in (self.state, self.activation, self.weight)).any()),
+            request.ready.eq(~response.valid & (served | ~inside.any())),
+        ]
+        with m.If(request.valid & request.ready):
+            m.d.sync += [
+                response.valid.eq(1),
+                response.payload.error.eq(~inside.any()),
+                response.payload.data.eq(answer[0] | answer[1] | answer[2]),
+            ]
+            with m.If(request.payload.write):
+                m.d.sync += response.payload.data.eq(0)
+        with m.If(response.valid & response.ready):
+            m.d.sync += response.valid.eq(0)
+        return m
