@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.isa import Rounding
+from systola_hdl.dot_cell import delayed
+from systola_hdl.product import Product
 
 __all__ = ["FACTOR", "ROUNDING_BITS", "SHIFT_BITS", "Requantizer", "add_half", "below_half"]
 
@@ -16,12 +16,14 @@ __all__ = ["FACTOR", "ROUNDING_BITS", "SHIFT_BITS", "Requantizer", "add_half", "
 SHIFT_BITS = 8
 #: Width of a rounding mode, as in the instruction set.
 ROUNDING_BITS = 3
-#: Fraction bits that SINGLE needs below the high product: one more than the largest shift.
+#: Fraction bits that SINGLE needs below the high product: one more than the largest left shift.
 _FRACTION_BITS = 7
-#: Bits of the product's high part with its fraction: 32 integer bits and the fraction.
-_HIGH_BITS = 32 + _FRACTION_BITS
-#: Largest right shift of that: 31 by the instruction and the fraction.
+#: Bits of the product below that fraction, which no result depends on.
+_DROPPED_BITS = 31 - _FRACTION_BITS
+#: Largest right shift of what is left: 31 by the instruction and the fraction.
 _SHIFT_LIMIT = 31 + _FRACTION_BITS
+#: Bits of a half of an operand.
+_HALF_BITS = 16
 
 
 #: The real factor ``multiplier * 2**(shift - 31)``; multiplier 0 or 2^30 to 2^31-1, shift -31 to 6.
@@ -54,15 +56,18 @@ class Requantizer(Component):
     and ``o`` is the low 32 bits, for every multiplier except -2^31. FP32 and reserved modes give the result of UP. SINGLE with
     q = 2^30, s = 1 is the identity.
 
-    All three are one datapath. Y is the product without its low bits, with 7 bits of fraction: ``p >> 24`` for SINGLE, the
-    rounded ``(p + 2^30) >> 31`` and zeros for the others. Then ``o = (Y + 2^(n-1) - away) >> n``, where n = 7 - s for SINGLE
-    and 7 + max(-s, 0) for the others. Dropping p's low bits first does not change a floor; where there is no second rounding,
-    n = 7, the half lies in the zero bits and vanishes, and so does the one that ``away`` subtracts.
+    All three are one datapath, ``o = (v * q + C) >> N``, as a floor of a floor is one floor: N = 31 - s for SINGLE and
+    31 + max(-s, 0) for the others, and C is all that is added before either shift. For SINGLE and for s >= 0 it is 2^(N-1), else
+    2^(N-1) + 2^30, and 2^(N-1) - 2^30 for DOUBLE below zero. What is below zero there is taken from the signs of v and q, before
+    they are multiplied: that differs from the sign of y only where y is 0, and then the result is 0 either way. No C has a bit
+    below 2^24, so the product's low bits are dropped before the sum, and n = N - 24 is the shift, 1 to 38.
 
     The product of 32 × 32 bits is made of three, not four, products of halves (A. Karatsuba, Y. Ofman, "Multiplication of
     multidigit numbers on automata", 1962): multipliers are what an engine runs out of first.
 
-    Resources: three 18 × 18 multipliers, two 16-bit adders, one 48-bit, one 40-bit and two 33-bit adders, a 38-place shifter in
+    Between two registers lies one adder, whose operands come straight from registers, or one multiplexer.
+
+    Resources: three 18 × 18 multipliers, two 17-bit adders, two 48-bit, one 40-bit and one 33-bit adder, a 38-place shifter in
     two halves.
 
     Attributes
@@ -73,75 +78,90 @@ class Requantizer(Component):
         int32 result.
     """
 
-    #: Cycles from the inputs to ``o``.
-    latency = 8
+    #: Cycles from the inputs to the whole product: left shift in two, three products, their sum in two.
+    _product_latency = 2 + Product.latency + 2
+    #: Cycles from the inputs to ``o``: product, rounding, right shift in two.
+    latency = _product_latency + 1 + 2
 
     def __init__(self) -> None:
         super().__init__({"i_value": In(signed(32)), "i_factor": In(FACTOR), "i_rounding": In(ROUNDING_BITS), "o": Out(signed(32))})
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        shift = self.i_factor.shift
-        is_single = self.i_rounding == Rounding.SINGLE
-
-        # cycle 1: the value shifted left, the right shift n
-        a = Signal(signed(32))
-        q = Signal(signed(32))
-        shifts_left = ~shift[-1] & ~is_single
-        shifted = Signal(signed(32))
-        m.d.comb += shifted.eq(self.i_value << Mux(shifts_left, shift[:3], 0))
-        m.d.sync += [a.eq(shifted), q.eq(self.i_factor.multiplier)]
-        n = [Signal(range(_SHIFT_LIMIT + 1), name=f"n_{cycle}") for cycle in range(1, 7)]
-        single = [Signal(name=f"single_{cycle}") for cycle in range(1, 5)]
-        double = [Signal(name=f"double_{cycle}") for cycle in range(1, 5)]
-        m.d.sync += [
-            n[0].eq(_FRACTION_BITS - Mux(shifts_left, 0, shift)),
-            single[0].eq(is_single),
-            double[0].eq(self.i_rounding == Rounding.DOUBLE),
-        ]
-        for chain in (n, single, double):
-            for earlier, later in itertools.pairwise(chain):
-                m.d.sync += later.eq(earlier)
-
-        # Halves of 16 bits and a sign; with cycle 1, each operand's sum of halves: 18 bits, the width of the FPGA's multipliers.
-        a_low, a_high, q_low, q_high = a[:16], a[16:].as_signed(), q[:16], q[16:].as_signed()
-        a_sum, q_sum = Signal(signed(18)), Signal(signed(18))
-        m.d.sync += [
-            a_sum.eq(shifted[:16] + shifted[16:].as_signed()),
-            q_sum.eq(self.i_factor.multiplier[:16] + self.i_factor.multiplier[16:].as_signed()),
-        ]
-
-        # cycle 2: products of low halves, of high halves and of the sums, which is all four products of halves together
-        low, high, every = Signal(32), Signal(signed(32)), Signal(signed(36))
-        m.d.sync += [low.eq(a_low * q_low), high.eq(a_high * q_high), every.eq(a_sum * q_sum)]
-
-        # cycle 3: the two crosswise products, as what is left of all four
-        outer, cross = Signal(signed(64)), Signal(signed(33))
-        m.d.sync += [outer.eq(Cat(low, high)), cross.eq(every - low - high)]
-
-        # cycle 4: the whole product
-        product = Signal(signed(64))
-        m.d.sync += product.eq(Cat(outer[:16], outer[16:].as_signed() + cross))
-
-        # cycle 5: its high part with fraction; 2^(n-1) - 1
-        high_part = Signal(signed(_HIGH_BITS))
-        rounded = Signal(signed(32))
-        ones = Signal(_SHIFT_LIMIT - 1)
-        away = Signal()
-        m.d.comb += rounded.eq(product[31:63].as_signed() + product[30])
-        m.d.sync += [
-            high_part.eq(Mux(single[3], product[31 - _FRACTION_BITS : 63], Cat(Const(0, _FRACTION_BITS), rounded))),
-            ones.eq(below_half(n[3], _SHIFT_LIMIT)),
-            away.eq(double[3] & rounded[-1]),
-        ]
-
-        # cycle 6: half a step added
-        total = Signal(signed(_HIGH_BITS + 1))
-        m.d.sync += total.eq(add_half(high_part, ones, away))
-
-        # cycles 7 and 8: shifted right, by eights and then by ones; only the low 32 bits are wanted
-        coarse = Signal(signed(32 + 7))
-        fine = Signal(3)
-        m.d.sync += [coarse.eq(total >> Cat(Const(0, 3), n[5][3:])), fine.eq(n[5][:3])]
-        m.d.sync += self.o.eq(coarse >> fine)
+        product = self._build_product(m)
+        rounding, places = self._build_rounding(m)
+        total = Signal(signed(64 - _DROPPED_BITS), reset_less=True)
+        m.d.sync += total.eq(product + rounding)
+        # Shifted right, by eights and then by ones; only the low 32 bits are wanted.
+        coarse = Signal(signed(32 + 7), reset_less=True)
+        m.d.sync += [coarse.eq(total >> Cat(Const(0, 3), places[3:])), self.o.eq(coarse >> delayed(m, places[:3], 1, "fine"))]
         return m
+
+    def _build_product(self, m: Module) -> Value:
+        """Value times multiplier without its low bits, :attr:`_product_latency` cycles after the inputs."""
+        # Cycle 1: how far to the left. Cycle 2: shifted.
+        shift = self.i_factor.shift
+        left = Signal(3, reset_less=True)
+        for bit in range(len(left)):
+            m.d.sync += left[bit].eq(shift[bit] & ~shift[-1] & (self.i_rounding != Rounding.SINGLE))
+        a = Signal(32, reset_less=True)
+        m.d.sync += a.eq(delayed(m, self.i_value, 1, "value") << left)
+        q = delayed(m, self.i_factor.multiplier, 2, "multiplier")
+
+        # Halves of 16 bits and a sign, and their sums: at most 18 bits, the width of the FPGA's multipliers.
+        products = []
+        for name in ("low", "high", "every"):
+            m.submodules[name] = multiplier = Product(18, 18)
+            for port, operand in ((multiplier.a, a), (multiplier.b, q)):
+                low, high = operand[:_HALF_BITS], operand[_HALF_BITS:].as_signed()
+                m.d.comb += port.eq({"low": low, "high": high, "every": low + high}[name])
+            products.append(multiplier.p)
+        low, high, every = products[0][:32], products[1][:32].as_signed(), products[2]
+
+        # The crosswise products are what is left of all four without the outer ones. From the 16th bit on: below is no carry.
+        most = Signal(64 - _HALF_BITS, reset_less=True)
+        outer = Signal(signed(34), reset_less=True)
+        whole = Signal(64 - _HALF_BITS, reset_less=True)
+        m.d.sync += [most.eq(Cat(low[_HALF_BITS:], high) + every), outer.eq(low + high), whole.eq(most - outer)]
+        return whole[_DROPPED_BITS - _HALF_BITS :].as_signed()
+
+    def _build_rounding(self, m: Module) -> tuple[Value, Value]:
+        """``C >> 24``, with the product, and n, one cycle later."""
+        # Cycle 1: k = n - 1 if nothing is shifted left. Cycle 2: k, and whether there are two roundings, with or without `away`.
+        shift = self.i_factor.shift
+        right = Signal(6, reset_less=True)
+        flags = Signal(data.StructLayout(dict.fromkeys(("right_only", "twice", "double", "negative"), 1)), reset_less=True)
+        is_single = self.i_rounding == Rounding.SINGLE
+        m.d.sync += [
+            right.eq(_FRACTION_BITS - 1 - shift),
+            flags.right_only.eq(shift[-1] | is_single),
+            flags.twice.eq(shift[-1] & ~is_single),
+            flags.double.eq(self.i_rounding == Rounding.DOUBLE),
+            flags.negative.eq(self.i_value[-1] ^ self.i_factor.multiplier[-1]),
+        ]
+        k, away, up = Signal(6, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        takes_away = flags.twice & flags.double & flags.negative
+        m.d.sync += [k.eq(Mux(flags.right_only, right, _FRACTION_BITS - 1)), away.eq(takes_away), up.eq(flags.twice & ~takes_away)]
+
+        # Two cycles before the product, k in two octal digits: C's ones are at k or, with `away`, below k.
+        waits = self._product_latency - 4
+        k, away, up = (delayed(m, signal, waits, name) for signal, name in ((k, "k"), (away, "away"), (up, "up")))
+        eights, ones = range(-(-_SHIFT_LIMIT // 8)), range(8)
+        here, beyond, digit = (Signal(len(places), reset_less=True) for places in (eights, eights, ones))
+        m.d.sync += [
+            here.eq(Cat(k[3:] == place for place in eights)),
+            beyond.eq(Cat(away & (k[3:] > place) for place in eights)),
+            digit.eq(Cat(Mux(away, k[:3] > place, k[:3] == place) for place in ones)),
+        ]
+        away, up = delayed(m, away, 1, "away_late"), delayed(m, up, 1, "up_late")
+        rounding = Signal(_SHIFT_LIMIT, reset_less=True)
+        for place in range(_SHIFT_LIMIT):
+            one = beyond[place // 8] | (here[place // 8] & digit[place % 8])
+            if place < _FRACTION_BITS - 1:  # of the two roundings' difference nothing lies below 2^30
+                one = ~away & here[0] & digit[place]
+            elif place == _FRACTION_BITS - 1:
+                one |= up
+            m.d.sync += rounding[place].eq(one)
+        n = Signal(6, reset_less=True)
+        m.d.sync += n.eq(delayed(m, k, 2, "k_late") + 1)
+        return rounding, n
