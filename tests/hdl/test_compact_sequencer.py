@@ -41,12 +41,12 @@ class FakeUnit:
     def busy(self) -> bool:
         return self.left is not None or self.stopped
 
-    def step(self, start: bool, longest: int | None) -> None:
-        """``longest`` is the bound of the time; None: it never ends."""
+    def step(self, start: bool, shortest: int, longest: int | None) -> None:
+        """The bounds are those of the time; None: it never ends."""
         if self.left is not None:
             self.left = None if self.left == 0 else self.left - 1
         if start:
-            self.left = 1 << 30 if longest is None else self.rng.randrange(longest)
+            self.left = 1 << 30 if longest is None else self.rng.randrange(shortest, longest)
 
 
 class Bench:
@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, words: Sequence[int], seed: int = 0, *, longest: int | None = 30) -> None:
         self.words = words
         self.rng = random.Random(seed)
-        self.longest = longest
+        self.shortest, self.longest = 0, longest
         self.dut = ControlPlane(CONFIG, watchdog_cycles=WATCHDOG)
         self.events: list[Event] = []
         self.errors: dict[int, tuple[Unit, ErrorCode]] = {}  #: cycle in which a unit reports an error
@@ -160,7 +160,7 @@ class Bench:
                     assert not model.busy
                     assert len(model.words) == len(INSTRUCTIONS[Opcode(opcode)].words)
                     self.events.append(Event(self.cycle, unit, "take", (opcode, *model.words)))
-                model.step(bool(start), self.longest)
+                model.step(bool(start), self.shortest, self.longest)
                 if reset:
                     model.left, model.stopped = None, False
             self.cycle += 1
@@ -215,7 +215,8 @@ def test_random_programs(seed: int) -> None:
 def test_units_overlap() -> None:
     rng = random.Random(1)
     program = [operation(rng, opcode) for opcode in (Opcode.MATMUL, Opcode.VECTOR)] + [END]
-    bench = Bench(encode(program), 2, longest=250)
+    bench = Bench(encode(program))
+    bench.shortest, bench.longest = 150, 200
     assert bench.run()[0] == Status.DONE
     first_done = min(event.cycle for event in bench.events if event.kind == "done")
     assert sum(event.kind == "take" and event.cycle < first_done for event in bench.events) == 2

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
+from systola_hdl.compact.logic import one_of
 from systola_hdl.compact.state_layout import SCAN_LENGTH
 from systola_hdl.counters import EVENT_LAYOUT
 
@@ -26,9 +27,9 @@ class LocalCounters(Component):
     Members
     -------
     run: In(1)
-        Count in this cycle; ``cycles`` counts every such cycle.
+        ``cycles`` counts this cycle.
     events: In(EVENT_LAYOUT)
-        What happens in this cycle.
+        What else counts this cycle.
     place: In, visit: In(1)
         The counter at ``place`` is read; with ``visit`` it begins anew in the next cycle.
     count: Out, event: Out(1)
@@ -50,13 +51,14 @@ class LocalCounters(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
+        counts, events = [], []
         for name, place in self._places.items():
-            count, event = Signal.like(self.count, name=name), Signal(name=f"event_{name}")
-            m.d.comb += event.eq(self.run & (1 if name == "cycles" else self.events[name]))
-            with m.If(event):
-                m.d.sync += count.eq(count + 1)
-            with m.If(self.place == place):
-                m.d.comb += [self.count.eq(count), self.event.eq(event)]
-                with m.If(self.visit):
-                    m.d.sync += count.eq(0)
+            count, event, here = Signal.like(self.count, name=name), Signal(name=f"event_{name}"), Signal(name=f"here_{name}")
+            m.d.comb += [event.eq(self.run if name == "cycles" else self.events[name]), here.eq(self.place == place)]
+            m.d.sync += count.eq(count + event)
+            with m.If(here & self.visit):
+                m.d.sync += count.eq(0)
+            counts.append((here, count))
+            events.append((here, event))
+        m.d.comb += [self.count.eq(one_of(counts)), self.event.eq(one_of(events))]
         return m

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
 from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
 from systola_hdl.compact.interfaces import HostAccess, stored_words
+from systola_hdl.compact.logic import is_below, moved, one_of
 from systola_hdl.compact.state_layout import StateLayout
 from systola_hdl.interfaces import Bus
 
 __all__ = ["CompactDecoder"]
-
-
-#: Values of the bits that decide a comparison, up to which they are listed rather than compared in a carry chain.
-_LISTED = 32
-
-
-def _is_below(word: Value, limit: int) -> Value:
-    """``word < limit``, of no more bits than decide it."""
-    low = (limit & -limit).bit_length() - 1
-    high = (limit - 1).bit_length()
-    if limit >> low == 1 << (high - low):
-        return ~word[high:].any()
-    if limit >> low > _LISTED:
-        return word < limit
-    return ~word[high:].any() & word[low:high].matches(*range(limit >> low))
-
-
-def _moved(word: Value, base: int, size: int) -> Value:
-    """``base + word`` for words below ``size``."""
-    bits = (size - 1).bit_length()
-    return Cat(word[:bits], Const(base >> bits, max(base.bit_length() - bits, 1))) if base % (1 << bits) == 0 else word + base
 
 
 class CompactDecoder(Component):
@@ -79,9 +59,9 @@ class CompactDecoder(Component):
         inside = Signal(len(Region))
         for index, region in enumerate(Region):
             m.d.comb += inside[index].eq(
-                (address[REGION_SHIFT:] == region) & _is_below(word, region_bytes(config, region) // 4) & (address[:2] == 0)
+                (address[REGION_SHIFT:] == region) & is_below(word, region_bytes(config, region) // 4) & (address[:2] == 0)
             )
-        answer = []
+        answers: list[tuple[Value, Value]] = []
         for access in (self.state, self.activation, self.weight):
             regions = [region for region, (memory, _) in places.items() if memory is access]
             m.d.comb += [
@@ -92,8 +72,8 @@ class CompactDecoder(Component):
             ]
             for region in regions:
                 with m.If(address[REGION_SHIFT:] == region):
-                    m.d.comb += access.address.eq(_moved(word, places[region][1], region_bytes(config, region) // 4))
-            answer.append(Mux(access.done, access.read_data, 0))
+                    m.d.comb += access.address.eq(moved(word, places[region][1], region_bytes(config, region) // 4))
+            answers.append((access.done, access.read_data))
         m.d.comb += [
             served.eq(Cat(access.valid & access.done for access in (self.state, self.activation, self.weight)).any()),
             request.ready.eq(~response.valid & (served | ~inside.any())),
@@ -102,7 +82,7 @@ class CompactDecoder(Component):
             m.d.sync += [
                 response.valid.eq(1),
                 response.payload.error.eq(~inside.any()),
-                response.payload.data.eq(answer[0] | answer[1] | answer[2]),
+                response.payload.data.eq(one_of(answers)),
             ]
             with m.If(request.payload.write):
                 m.d.sync += response.payload.data.eq(0)

@@ -7,29 +7,20 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
-from systola_firmware.isa import WORD_BITS, Opcode, Unit
+from systola_firmware.isa import WORD_BITS, Opcode
 from systola_hdl.compact.interfaces import ProgramFetch
+from systola_hdl.compact.logic import is_below
 from systola_hdl.layouts import HEADER
 
-__all__ = ["DECODED", "POST_OPCODES", "VARIANT_BITS", "CompactFetcher"]
+__all__ = ["KIND", "POST_OPCODES", "VARIANT_BITS", "CompactFetcher"]
 
 #: What the POST unit of this engine executes.
 POST_OPCODES = (Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
 #: Low bits of an opcode that tell them apart; the others are POST's.
 VARIANT_BITS = max(opcode ^ Opcode.POST for opcode in POST_OPCODES).bit_length()
 
-#: A header: ``end`` or ``illegal``, or else an instruction of the POST unit (``post``) or the MATMUL unit.
-DECODED = data.StructLayout(
-    {
-        "end": 1,
-        "illegal": 1,
-        "post": 1,
-        "variant": VARIANT_BITS,
-        "wait": len(Unit),
-        "signal": len(Unit),
-        "mark": 1,
-    }
-)
+#: What a header begins: ``end``, something ``illegal``, or else an instruction of POST or of MATMUL.
+KIND = data.StructLayout({"end": 1, "illegal": 1, "post": 1})
 
 
 class CompactFetcher(Component):
@@ -40,13 +31,15 @@ class CompactFetcher(Component):
     load: In(1), start_address: In(32)
         Begin there; an address outside the store is taken as its end.
     want: In(1)
-        A word is wanted; stays until it comes.
-    valid: Out(1), word: Out(32), decoded: Out(DECODED)
-        It is there, for one cycle; as a header.
+        The word at ``address`` is wanted; stays until it comes.
+    valid: Out(1), word: Out(32), kind: Out(KIND)
+        It is there, for one cycle; and what it is as a header.
+    advance: In(1)
+        With ``valid``: go on to the next word.
     address: Out
-        Of the next word.
+        Of the word.
     overrun: Out(1)
-        The store has ended: there is no next word.
+        The store has ended: there is no such word.
     fetch: Out(ProgramFetch)
         The program.
     """
@@ -60,7 +53,8 @@ class CompactFetcher(Component):
                 "want": In(1),
                 "valid": Out(1),
                 "word": Out(WORD_BITS),
-                "decoded": Out(DECODED),
+                "kind": Out(KIND),
+                "advance": In(1),
                 "address": Out(range(config.program_words + 1)),
                 "overrun": Out(1),
                 "fetch": Out(ProgramFetch(config)),
@@ -77,25 +71,17 @@ class CompactFetcher(Component):
             self.valid.eq(self.fetch.data_valid),
             self.word.eq(self.fetch.data),
         ]
+        m.d.sync += requested.eq((requested & ~self.valid) | (self.fetch.valid & self.fetch.ready))
         with m.If(self.load):
-            m.d.sync += self.address.eq(Mux(self.start_address < self._words, self.start_address, self._words))
-        with m.If(self.fetch.valid & self.fetch.ready):
-            m.d.sync += requested.eq(1)
-        with m.If(self.valid):
-            m.d.sync += [requested.eq(0), self.address.eq(self.address + 1)]
+            m.d.sync += self.address.eq(Mux(is_below(self.start_address, self._words), self.start_address, self._words))
+        with m.Elif(self.valid & self.advance):
+            m.d.sync += self.address.eq(self.address + 1)
 
         header = data.View(HEADER, self.word)
-        m.d.comb += [
-            self.decoded.end.eq(header.opcode == Opcode.END),
-            self.decoded.illegal.eq(1),
-            self.decoded.variant.eq(header.opcode),
-            self.decoded.wait.eq(header.wait),
-            self.decoded.signal.eq(header.signal),
-            self.decoded.mark.eq(header.mark),
-        ]
+        m.d.comb += [self.kind.end.eq(header.opcode == Opcode.END), self.kind.illegal.eq(1)]
         with m.Switch(header.opcode):
             with m.Case(Opcode.END, Opcode.MATMUL):
-                m.d.comb += self.decoded.illegal.eq(0)
+                m.d.comb += self.kind.illegal.eq(0)
             with m.Case(*POST_OPCODES):
-                m.d.comb += [self.decoded.illegal.eq(0), self.decoded.post.eq(1)]
+                m.d.comb += [self.kind.illegal.eq(0), self.kind.post.eq(1)]
         return m

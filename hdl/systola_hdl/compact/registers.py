@@ -12,6 +12,7 @@ from systola_firmware.isa import WATCHDOG_CYCLES
 from systola_firmware.memory_map import REGISTERS, Access, Control
 from systola_hdl.compact.counters import VISIT_CYCLES, LocalCounters
 from systola_hdl.compact.interfaces import HostAccess
+from systola_hdl.compact.logic import is_below
 from systola_hdl.compact.state_layout import SCAN_LENGTH, StateLayout
 from systola_hdl.counters import EVENT_LAYOUT
 
@@ -118,7 +119,7 @@ class CompactRegisters(Component):
         ]
         with m.If(odd & (self.scanning == layout.watch_place)):
             m.d.comb += addend.eq(Mux(restart, 0, VISIT_CYCLES))
-            with m.If(total[1:] >= self._watchdog_cycles):
+            with m.If(~is_below(total[1:], self._watchdog_cycles)):
                 m.d.sync += self.timeout.eq(1)
         with m.If(~self.run):
             m.d.sync += self.timeout.eq(0)
