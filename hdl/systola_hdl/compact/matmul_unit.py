@@ -44,6 +44,7 @@ class CompactMatmulUnit(Component):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.streamer = CompactStreamer(config)
         super().__init__(
             {
                 "control": In(CompactControl()),
@@ -60,7 +61,7 @@ class CompactMatmulUnit(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         m.submodules.loader = loader = CompactWeightLoader(self.config)
-        m.submodules.streamer = streamer = CompactStreamer(self.config)
+        m.submodules.streamer = streamer = self.streamer
         m.submodules.array = array = DotArray(self.config)
         m.submodules.accumulators = accumulators = CompactAccumulators(self.config)
         connect(m, flipped(self.activation), streamer.activation)
