@@ -9,12 +9,14 @@ from collections.abc import Callable
 import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
+from support.family_bench import run_every_cycle
 
 from systola_firmware.config import PRESETS
 from systola_hdl.compact.activation_memory import CompactActivationMemory
 from systola_hdl.compact.interfaces import stored_words
 from systola_hdl.compact.single_port_memory import SinglePortMemory
 from systola_hdl.compact.weight_memory import CompactWeightMemory
+from systola_hdl.families import Family
 
 CONFIG = PRESETS["icebreaker"].replace(activation_bytes=256, weight_bytes=256 + 32, program_words=64)
 
@@ -91,6 +93,35 @@ def simulate(dut: object, bench: Callable[[object], object]) -> None:
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("family", [Family.PORTABLE, Family.ICE40])
+def test_single_port_memory(family: Family) -> None:
+    """Random reads, writes and pauses on a few words, also the last; what was read stays until the next access."""
+    rng = random.Random(5)
+    depth = SinglePortMemory.largest
+    words = {address: rng.getrandbits(16) for address in (0, 1, 2, 0x1555, depth - 2, depth - 1)}
+    accesses = [(1, 1, address, word, 0b11) for address, word in words.items()]
+    for _ in range(600):
+        enable, write = rng.random() < 0.8, rng.random() < 0.4
+        accesses.append((int(enable), int(write), rng.choice(list(words)), rng.getrandbits(16), rng.getrandbits(2)))
+    stimuli = [
+        {"dut.enable": enable, "dut.write": write, "dut.address": address, "dut.write_data": word, "dut.mask": mask}
+        for enable, write, address, word, mask in accesses
+    ]
+    found = run_every_cycle({"dut": SinglePortMemory(depth)}, family, stimuli)
+    expected, reads = None, 0
+    for (enable, write, address, word, mask), outputs in zip(accesses, found, strict=True):
+        if expected is not None:
+            assert outputs["dut.read_data"] == expected
+            reads += 1
+        if enable and write:
+            bits = 0x00FF * (mask & 1) | 0xFF00 * (mask >> 1)
+            words[address] = words[address] & ~bits | word & bits
+            expected = None
+        elif enable:
+            expected = words[address]
+    assert reads > 200
 
 
 def test_activation_memory_against_bytes() -> None:

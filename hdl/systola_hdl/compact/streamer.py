@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 from systola_firmware.config import Config
 from systola_firmware.isa import WORD_BITS, ErrorCode, Opcode
 from systola_hdl.compact.accumulators import CompactAccumulators
+from systola_hdl.compact.logic import is_below
 from systola_hdl.compact.walker import Nest, Walker
 from systola_hdl.interfaces import ERROR_CODE, ActivationRead
 from systola_hdl.layouts import payload_layout
@@ -124,7 +125,7 @@ class CompactStreamer(Component):
             needs_half.eq(job_first & ~self.half_free),
             needs_step.eq(self.recurrent & block_first & ~first[_LEVEL["block"]]),
             needs_weights.eq(pass_first & (restarting | ~self.tile_full)),
-            outside.eq(address.as_unsigned() >= self.config.activation_bytes),
+            outside.eq(~is_below(address.as_unsigned(), self.config.activation_bytes)),
             self.activation.address.eq(address),
             self.activation.valid.eq(present & ~(needs_half | needs_step | needs_weights | outside | self.pause)),
             self.accepted.eq(self.activation.valid & self.activation.ready),

@@ -7,6 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
+from systola_hdl.compact.logic import is_below
 from systola_hdl.compact.weight_memory import CompactWeightMemory
 from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import WeightRead
@@ -59,7 +60,7 @@ class CompactWeightLoader(Component):
         row = Signal(range(rows))
         inside = Signal()
         m.d.comb += [
-            inside.eq(word < self.config.weight_words),
+            inside.eq(is_below(word, self.config.weight_words)),
             self.weights.valid.eq(~self.full & inside),
             self.weights.address.eq(word),
             self.bad_address.eq(~self.full & ~inside),

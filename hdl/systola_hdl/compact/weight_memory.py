@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Cat, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, Module, Signal
 from amaranth.lib.wiring import Component, In
 
 from systola_firmware.config import Config
 from systola_hdl.compact.interfaces import HostAccess, ProgramFetch, stored_words
+from systola_hdl.compact.logic import moved
 from systola_hdl.compact.single_port_memory import SinglePortMemory
 from systola_hdl.interfaces import WeightRead
 
@@ -58,7 +59,7 @@ class CompactWeightMemory(Component):
         ]
         address = Signal.like(host.address)
         with m.If(fetch.valid):
-            m.d.comb += address.eq(self._behind_weights(fetch.address))
+            m.d.comb += address.eq(moved(fetch.address, self.config.weight_bytes // 4, self.config.program_words))
         with m.Elif(post.valid):
             m.d.comb += address.eq(post.address)
         with m.Elif(loader.valid):
@@ -79,10 +80,3 @@ class CompactWeightMemory(Component):
         m.d.sync += [client.data_valid.eq(client.valid & client.ready) for client in (fetch, post, loader)]
         m.d.sync += host.done.eq(serves_host)
         return m
-
-    def _behind_weights(self, address: Signal) -> Value:
-        """The program's word as a word of the memory: without an adder where the weights' size allows."""
-        start = self.config.weight_bytes // 4
-        if start % (1 << len(address)):
-            return address + start
-        return Cat(address, C(start >> len(address)))
