@@ -66,6 +66,8 @@ class CompactRequantizer(Component):
         Rounding; neither means UP. Constant while values are inside, like the following.
     zero_point, minimum, maximum, wide:
         Output; if the range is empty, ``maximum`` is the result. With ``wide``, none of them matters, and the result is int16.
+    busy:
+        A value is inside, after its transfer.
     o_valid, o:
         Result, for one cycle, :attr:`latency` cycles after the transfer of its value.
     """
@@ -88,6 +90,7 @@ class CompactRequantizer(Component):
                 "minimum": In(signed(8)),
                 "maximum": In(signed(8)),
                 "wide": In(1),
+                "busy": Out(1),
                 "o_valid": Out(1),
                 "o": Out(_RESULT_BITS),
             }
@@ -243,6 +246,7 @@ class CompactRequantizer(Component):
         # cycle 5: clamped
         self._build_clamp(m, total, total_beyond, total_sign)
         m.d.sync += self.o_valid.eq(total_valid)
+        m.d.comb += self.busy.eq(Cat(multiplying, multiplied, found, total_valid, self.o_valid).any())
         return m
 
     def _build_clamp(self, m: Module, total: Signal, beyond: Signal, beyond_sign: Signal) -> None:
