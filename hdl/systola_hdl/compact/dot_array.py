@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, signed
+from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -32,7 +32,7 @@ class DotArray(Component):
         :meth:`sum_bits` bits a column, so that nothing overflows.
     """
 
-    #: Cycles from a vector to its sums: the multipliers', and the register behind the adders.
+    #: Cycles from a vector to its sums: the multipliers', and the register behind the first adders.
     latency = MultiplierPair.latency + 1
 
     def __init__(self, config: Config) -> None:
@@ -54,7 +54,7 @@ class DotArray(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         for column in range(self.config.columns):
-            terms = []
+            halves = []
             for row in range(0, self.config.rows, 2):
                 m.submodules[f"pair{row}_{column}"] = pair = MultiplierPair()
                 m.d.comb += [
@@ -64,8 +64,8 @@ class DotArray(Component):
                     pair.b1.eq(self.weights[row + 1][column]),
                     pair.load.eq(self.load),
                 ]
-                terms.append(pair.p0 + pair.p1)
-            while len(terms) > 1:
-                terms = [left + right for left, right in zip(terms[::2], terms[1::2], strict=True)]
-            m.d.sync += self.sums[column].eq(terms[0])
+                # Registered between two adders, for synthesis makes more logic of a sum of three and more.
+                halves.append(Signal(signed(_PRODUCT_BITS + 1), name=f"half{row}_{column}", reset_less=True))
+                m.d.sync += halves[-1].eq(pair.p0 + pair.p1)
+            m.d.comb += self.sums[column].eq(sum(halves))
         return m

@@ -100,7 +100,7 @@ class CompactMatmulUnit(Component):
         control, depth = self.control, self.config.accumulator_depth
         x_count, y_count = Signal(range(depth + 1)), Signal(range(depth + 1))
         bad, product = Signal(), Signal(range(depth + (1 << len(x_count))))
-        weights, diagonal, recurrent = Signal(PAYLOAD["weights"].width), Signal(), Signal()
+        base, beyond, diagonal, recurrent = Signal.like(loader.base), Signal(), Signal(), Signal()
         m.d.comb += [
             streamer.write_valid.eq(control.word_valid),
             streamer.write_slot.eq(control.word_index),
@@ -108,8 +108,8 @@ class CompactMatmulUnit(Component):
             streamer.start.eq(control.start),
             streamer.recurrent.eq(recurrent),
             loader.diagonal.eq(diagonal),
-            loader.base.eq(weights),
-            loader.beyond.eq(weights[len(loader.base) :].any()),
+            loader.base.eq(base),
+            loader.beyond.eq(beyond),
         ]
 
         def arrives(name: str) -> Value:
@@ -121,7 +121,7 @@ class CompactMatmulUnit(Component):
         with m.If(arrives("source")):
             m.d.sync += [bad.eq(0), diagonal.eq(field("diagonal")), recurrent.eq(field("recurrent"))]
         with m.If(arrives("weights")):
-            m.d.sync += weights.eq(field("weights"))
+            m.d.sync += [base.eq(field("weights")), beyond.eq(field("weights")[len(base) :].any())]
         for loop in STREAM_LOOPS:
             with m.If(arrives(f"{loop}_count") & (field(f"{loop}_count") == 0)):
                 m.d.sync += bad.eq(1)
