@@ -16,8 +16,8 @@ class BusDecoder(Component):
     """Pass each request to the region its address names, with the address made an offset inside the region.
 
     A request outside every region, or not aligned to 4 bytes, reaches no memory and is answered with ``error``. One request
-    is outstanding at a time, so responses are in order. The request and the response pass in the cycle they are offered;
-    a refused request is answered one cycle after it was taken.
+    is outstanding at a time, so responses are in order. The regions lie far apart on the chip: request and response are held in
+    registers here, so that each way has a cycle of its own. That takes 2 cycles before the region's own and 1 after them.
 
     Members
     -------
@@ -34,39 +34,46 @@ class BusDecoder(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         request, response = self.bus.request, self.bus.response
-        address = request.payload.address
-        offset = address[:REGION_SHIFT]
-        selected, target = Signal(len(Region)), Signal(len(Region))
-        for index, region in enumerate(Region):
-            inside = (address[REGION_SHIFT:] == region) & (offset < region_bytes(self._config, region))
-            m.d.comb += selected[index].eq(inside & (address[:2] == 0))
+        held = Signal(Bus.REQUEST)
+        selected, accepted = Signal(len(Region)), Signal(len(Region))
+        for region in Region:
+            downstream = getattr(self, region.name.lower()).request
+            m.d.comb += [
+                downstream.payload.address.eq(held.address[:REGION_SHIFT]),
+                downstream.payload.write.eq(held.write),
+                downstream.payload.data.eq(held.data),
+            ]
 
         with m.FSM():
             with m.State("REQUEST"):
-                m.d.comb += request.ready.eq(~selected.any())
+                m.d.comb += request.ready.eq(1)
+                m.d.sync += held.eq(request.payload)
+                with m.If(request.valid):
+                    m.next = "DECODE"
+            with m.State("DECODE"):
+                for index, region in enumerate(Region):
+                    offset = held.address[:REGION_SHIFT]
+                    inside = (held.address[REGION_SHIFT:] == region) & (offset < region_bytes(self._config, region))
+                    m.d.sync += selected[index].eq(inside & (held.address[:2] == 0))
+                m.next = "PASS"
+            with m.State("PASS"):
+                m.d.sync += [response.payload.data.eq(0), response.payload.error.eq(1)]
                 for index, region in enumerate(Region):
                     downstream = getattr(self, region.name.lower()).request
-                    m.d.comb += [
-                        downstream.payload.address.eq(offset),
-                        downstream.payload.write.eq(request.payload.write),
-                        downstream.payload.data.eq(request.payload.data),
-                        downstream.valid.eq(request.valid & selected[index]),
-                    ]
-                    with m.If(selected[index]):
-                        m.d.comb += request.ready.eq(downstream.ready)
-                m.d.sync += target.eq(selected)
-                with m.If(request.valid & request.ready):
+                    m.d.comb += [downstream.valid.eq(selected[index]), accepted[index].eq(selected[index] & downstream.ready)]
+                with m.If(accepted.any()):
+                    m.next = "WAIT"
+                with m.Elif(~selected.any()):
                     m.next = "RESPONSE"
-            with m.State("RESPONSE"):
-                m.d.comb += [response.valid.eq(~target.any()), response.payload.error.eq(~target.any())]
+            with m.State("WAIT"):
                 for index, region in enumerate(Region):
                     downstream = getattr(self, region.name.lower()).response
-                    with m.If(target[index]):
-                        m.d.comb += [
-                            response.valid.eq(downstream.valid),
-                            response.payload.eq(downstream.payload),
-                            downstream.ready.eq(response.ready),
-                        ]
-                with m.If(response.valid & response.ready):
+                    m.d.comb += downstream.ready.eq(selected[index])
+                    with m.If(selected[index] & downstream.valid):
+                        m.d.sync += response.payload.eq(downstream.payload)
+                        m.next = "RESPONSE"
+            with m.State("RESPONSE"):
+                m.d.comb += response.valid.eq(1)
+                with m.If(response.ready):
                     m.next = "REQUEST"
         return m

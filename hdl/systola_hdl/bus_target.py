@@ -1,6 +1,6 @@
-"""The bus side of a simple memory or register file: one access at a time, read data one cycle after the address."""
+"""The bus side of a simple memory or register file: one access at a time, read data a fixed time after the address."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_hdl.interfaces import Bus
@@ -11,9 +11,14 @@ __all__ = ["BusTarget"]
 class BusTarget(Component):
     """Turn :class:`Bus` requests into accesses of a synchronous memory.
 
-    An access is ``enable`` for one cycle with ``address``, ``write`` and ``data``; ``read_data`` is sampled in the next cycle.
-    The response (0 for a write, never an error: the range was checked before) follows a cycle after that, so a request is
-    answered 2 cycles after it was taken and the next one is taken a cycle later: 3 cycles an access.
+    A request is taken into registers. An access is ``enable`` for one cycle with ``address``, ``write`` and ``data``, which stay
+    until the response; ``read_data`` is sampled ``read_latency`` cycles later. The response (0 for a write, never an error: the
+    range was checked before) is offered a cycle after that: ``read_latency + 2`` cycles after the request was taken at best.
+
+    Parameters
+    ----------
+    read_latency:
+        Cycles from ``enable`` to ``read_data``; at least 1.
 
     Members
     -------
@@ -26,7 +31,7 @@ class BusTarget(Component):
     address: Out(32), data: Out(32)
         Byte offset and write data of the access.
     read_data: In(32)
-        Data of a read, in the cycle after ``enable``.
+        Data of a read.
     """
 
     bus: In(Bus())
@@ -37,27 +42,36 @@ class BusTarget(Component):
     data: Out(32)
     read_data: In(32)
 
+    def __init__(self, read_latency: int = 1) -> None:
+        if read_latency < 1:
+            raise ValueError(f"read_latency must be at least 1, not {read_latency}")
+        self._read_latency = read_latency
+        super().__init__()
+
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         request, response = self.bus.request, self.bus.response
-        was_write = Signal()
-        m.d.comb += [
-            self.write.eq(request.payload.write),
-            self.address.eq(request.payload.address),
-            self.data.eq(request.payload.data),
-        ]
+        left = Signal(range(self._read_latency + 1))  # cycles to the data
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [request.ready.eq(self.grant), self.enable.eq(self.grant & request.valid)]
-                m.d.sync += was_write.eq(request.payload.write)
-                with m.If(self.enable):
+                m.d.comb += request.ready.eq(1)
+                m.d.sync += [
+                    self.write.eq(request.payload.write),
+                    self.address.eq(request.payload.address),
+                    self.data.eq(request.payload.data),
+                    left.eq(self._read_latency - 1),
+                ]
+                with m.If(request.valid):
+                    m.next = "ACCESS"
+            with m.State("ACCESS"):
+                m.d.comb += self.enable.eq(self.grant)
+                with m.If(self.grant):
                     m.next = "CAPTURE"
             with m.State("CAPTURE"):
                 # Captured, because the memory's read port may serve somebody else before the response is taken.
-                m.d.sync += response.payload.data.eq(0)
-                with m.If(~was_write):
-                    m.d.sync += response.payload.data.eq(self.read_data)
-                m.next = "RESPOND"
+                m.d.sync += [left.eq(left - 1), response.payload.data.eq(Mux(self.write, 0, self.read_data))]
+                with m.If(left == 0):
+                    m.next = "RESPOND"
             with m.State("RESPOND"):
                 m.d.comb += response.valid.eq(1)
                 with m.If(response.ready):

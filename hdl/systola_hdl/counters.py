@@ -1,6 +1,6 @@
 """Performance counters."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -15,7 +15,9 @@ EVENT_LAYOUT = data.StructLayout({name: 1 for name in COUNTERS if name != "cycle
 
 
 class Counters(Component):
-    """Count events while a program runs; wraps at 32 bits.
+    """Count events while a program runs; wraps at 32 bits. What comes in goes through registers first.
+
+    ``latency`` is 1: the cycles by which ``values`` lag behind.
 
     Members
     -------
@@ -26,8 +28,10 @@ class Counters(Component):
     events: In(EVENT_LAYOUT)
         What happens in this cycle.
     values: Out(COUNTER_LAYOUT)
-        The counts up to, and without, this cycle.
+        The counts up to, and without, the cycle before.
     """
+
+    latency = 1
 
     clear: In(1)
     run: In(1)
@@ -36,10 +40,13 @@ class Counters(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
+        clear, count = Signal(), Signal(data.StructLayout(dict.fromkeys(COUNTERS, 1)))
+        m.d.sync += clear.eq(self.clear)
         for name in COUNTERS:
+            m.d.sync += count[name].eq(self.run & (1 if name == "cycles" else self.events[name]))
             value = self.values[name]
-            with m.If(self.clear):
+            with m.If(clear):
                 m.d.sync += value.eq(0)
-            with m.Elif(self.run & (1 if name == "cycles" else self.events[name])):
+            with m.Elif(count[name]):
                 m.d.sync += value.eq(value + 1)
         return m

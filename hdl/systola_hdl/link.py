@@ -78,6 +78,11 @@ class Link(Component):
             crc.start.eq(reader.restart),
         ]
 
+        outstanding = Signal()
+        m.d.comb += response.ready.eq(outstanding)
+        with m.If(response.valid & outstanding):
+            m.d.sync += [outstanding.eq(0), bad_address.eq(response.payload.error)]
+
         # The address is loaded and counted a byte at a time, as the word's bytes pass.
         turn, load_address, carry, stepping = Signal(), Signal(), Signal(), Signal()
         low = Signal(9)
@@ -145,20 +150,22 @@ class Link(Component):
                     with m.If(count[:2] == 1):
                         m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += access.valid.eq(1)
+                # The access of a written word goes on while the next word's bytes come.
+                m.d.comb += access.valid.eq(~outstanding & ~bad_address)
                 m.d.sync += stepping.eq(1)
-                with m.If(access.ready):
-                    m.next = "RESPONSE"
+                with m.If(access.valid & access.ready):
+                    m.d.sync += outstanding.eq(1)
+                    m.next = "WORD"
+                    with m.If(request.is_read | (count == 0)):
+                        m.next = "RESPONSE"
+                with m.Elif(bad_address):
+                    m.next = "STATUS"
             with m.State("RESPONSE"):
-                m.d.comb += response.ready.eq(1)
-                with m.If(response.valid):
-                    m.d.sync += [word.eq(response.payload.data), bad_address.eq(response.payload.error)]
+                m.d.sync += word.eq(response.payload.data)
+                with m.If(response.valid & outstanding):
+                    m.next = "STATUS"
                     with m.If(request.is_read):
                         m.next = "ANSWER"
-                    with m.Elif(response.payload.error | (count == 0)):
-                        m.next = "STATUS"
-                    with m.Else():
-                        m.next = "WORD"
             with m.State("ANSWER"):
                 m.d.comb += [reader.write_data.eq(Mux(bad_address, 0, word[:8])), append.eq(1), shift.eq(1), turn.eq(1)]
                 m.d.sync += count.eq(count - 1)

@@ -1,19 +1,26 @@
 """The register file, laid out by ``systola_firmware.memory_map``."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, ValueLike
+from amaranth.hdl import Array, Cat, Const, Module, Signal, ValueLike
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import ceil_log2, exact_log2
 
 from systola_firmware.config import Config
-from systola_firmware.memory_map import REGISTERS, STATUS_ERROR_SHIFT, Access, Control, read_only_values
+from systola_firmware.memory_map import REGISTERS, STATUS_ERROR_SHIFT, Control, read_only_values
 from systola_hdl.bus_target import BusTarget
 from systola_hdl.counters import COUNTER_LAYOUT
 from systola_hdl.interfaces import ERROR_CODE, Bus
 
 __all__ = ["Registers"]
 
+#: Registers among which one is chosen in one cycle.
+_GROUP = 4
+_READ_LATENCY = 2
+
 
 class Registers(Component):
     """Registers of :data:`~systola_firmware.memory_map.REGISTERS`. Writing one that is read-only does nothing.
+
+    A register is chosen among all in two steps with registers between them; what is read is the value a cycle after the access.
 
     Members
     -------
@@ -46,7 +53,7 @@ class Registers(Component):
         super().__init__()
 
     def _sources(self, scratch: Signal) -> dict[str, ValueLike]:
-        """What reading each register gives."""
+        """What reading each register gives that can be read."""
         flags = Cat(self.busy, self.done, self.error)
         return {
             **{name: Const(value, 32) for name, value in read_only_values(self._config).items()},
@@ -60,30 +67,29 @@ class Registers(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        m.submodules.target = target = BusTarget()
+        m.submodules.target = target = BusTarget(read_latency=_READ_LATENCY)
         connect(m, flipped(self.host), target.bus)
         scratch = Signal(32)
-        sources = self._sources(scratch)
-        stored = {"start_address": self.start_address, "scratch": scratch}
+        sources = [self._sources(scratch).get(name, Const(0, 32)) for name in REGISTERS]
+        index = target.address[2 : 2 + ceil_log2(len(sources))]  # the region has no more than the registers
 
-        m.d.sync += [self.start.eq(0), self.abort.eq(0)]
-        with m.If(target.enable):
-            with m.Switch(target.address):
-                for register in REGISTERS.values():
-                    with m.Case(register.offset):
-                        if register.access is Access.READ:
-                            m.d.sync += target.read_data.eq(sources[register.name])
-                        elif register.access is Access.READ_WRITE:
-                            m.d.sync += target.read_data.eq(sources[register.name])
-                            with m.If(target.write):
-                                m.d.sync += stored[register.name].eq(target.data)
-                        elif register.name == "control":
-                            m.d.sync += target.read_data.eq(0)
-                            with m.If(target.write):
-                                m.d.sync += [
-                                    self.start.eq((target.data & Control.START) != 0),
-                                    self.abort.eq((target.data & Control.ABORT) != 0),
-                                ]
-                        else:
-                            raise NotImplementedError(f"register {register.name} has no hardware")
+        # Cycle 1: one of each group; cycle 2: the group.
+        chosen = []
+        for first in range(0, len(sources), _GROUP):
+            group = Signal(32, name=f"group{first // _GROUP}")
+            m.d.sync += group.eq(Array(sources[first : first + _GROUP])[index[: exact_log2(_GROUP)]])
+            chosen.append(group)
+        m.d.sync += target.read_data.eq(Array(chosen)[index[exact_log2(_GROUP) :]])
+
+        writes = Signal()
+        m.d.comb += writes.eq(target.enable & target.write)
+        stored = {"start_address": self.start_address, "scratch": scratch}
+        for name, register in stored.items():
+            with m.If(writes & (index == REGISTERS[name].offset // 4)):
+                m.d.sync += register.eq(target.data)
+        control = writes & (index == REGISTERS["control"].offset // 4)
+        m.d.sync += [
+            self.start.eq(control & ((target.data & Control.START) != 0)),
+            self.abort.eq(control & ((target.data & Control.ABORT) != 0)),
+        ]
         return m

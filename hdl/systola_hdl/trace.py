@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
@@ -40,10 +40,12 @@ class Trace(Component):
     -------
     clear: In(1)
         Forget all marks; only while ``idle``.
-    marks: In(MARK_LAYOUT), counters: In(COUNTER_LAYOUT)
-        Completions of this cycle, and the counters.
+    marks: In(MARK_LAYOUT)
+        Completions of this cycle.
+    counters: In(COUNTER_LAYOUT)
+        The counters, a cycle late, as they come from :class:`~systola_hdl.counters.Counters`.
     level: Out
-        Entries in the queue.
+        Entries in the queue, or about to be.
     idle: Out(1)
         Every mark has been written.
     count: Out(32)
@@ -81,46 +83,51 @@ class Trace(Component):
             target.read_data.eq(read.data),
         ]
 
-        arrived = data.View(_ENTRY, queue.w_data)
-        any_mark = Cat(self.marks[unit].valid for unit in Unit).any()
+        # The counters lag behind by a cycle, so the marks wait for them.
+        arriving, marks = data.View(_ENTRY, queue.w_data), Signal(MARK_LAYOUT)
+        m.d.sync += marks.eq(self.marks)
         m.d.comb += [
-            arrived.marks.eq(self.marks),
-            arrived.counters.eq(self.counters),
-            queue.w_en.eq(any_mark),
-            self.level.eq(queue.level),
-            self.idle.eq(queue.level == 0),
+            arriving.marks.eq(marks),
+            arriving.counters.eq(self.counters),
+            queue.w_en.eq(Cat(marks[unit].valid for unit in Unit).any()),
+            self.level.eq(queue.level + queue.w_en),
         ]
 
+        # The entry being written goes round, so that each of its words comes to the same place.
         entry = data.View(_ENTRY, queue.r_data)
-        valid = Cat(entry.marks[unit].valid for unit in Unit)
-        written = Signal(len(Unit))  # marks of the entry that are done
-        word = Signal(range(words))
+        left, addresses = Signal(len(Unit)), Signal(data.ArrayLayout(ADDRESS_BITS, len(Unit)))
+        counters = Signal(COUNTER_LAYOUT)
+        word, last_word = Signal(range(words)), Signal()
         place = Signal(range(depth + 1))  # of the next word; counted, for a multiplication by the words of a mark would take a DSP
-        left = Signal(len(Unit))
+        last_kept, full = Signal(), Signal(init=self._capacity == 0)
         unit_bit = Signal(len(Unit))
+        m.d.comb += [
+            unit_bit.eq(left & (~left + 1)),
+            queue.r_en.eq(left == 0),
+            self.idle.eq(~queue.w_en & (queue.level == 0) & (left == 0) & ~write.en),
+        ]
         address = Signal(ADDRESS_BITS)
-        m.d.comb += [left.eq(valid & ~written), unit_bit.eq(left & (~left + 1))]
         for unit in Unit:
             with m.If(unit_bit[unit]):
-                m.d.comb += address.eq(entry.marks[unit].address)
-        columns: dict[str, ValueLike] = {"address": address, **{name: entry.counters[name] for name in COUNTER_LAYOUT.members}}
-        with m.Switch(word):
-            for index, name in enumerate(MARK_WORDS):
-                with m.Case(index):
-                    m.d.comb += write.data.eq(columns[name])
-        m.d.comb += [
+                m.d.comb += address.eq(addresses[unit])
+        m.d.sync += [last_kept.eq(self.count == self._capacity - 1), last_word.eq(word == words - 2)]
+        m.d.sync += [
+            write.en.eq((left != 0) & ~full),
             write.addr.eq(place),
-            write.en.eq(queue.r_rdy & (self.count < self._capacity)),
+            write.data.eq(Mux(word == 0, address, counters.as_value()[:32])),
         ]
-        with m.If(write.en):
-            m.d.sync += place.eq(place + 1)
-        with m.If(queue.r_rdy):
+        with m.If(left == 0):
+            with m.If(queue.r_rdy):
+                m.d.sync += [left.eq(Cat(entry.marks[unit].valid for unit in Unit)), counters.eq(entry.counters)]
+                m.d.sync += [addresses[unit].eq(entry.marks[unit].address) for unit in Unit]
+        with m.Else():
             m.d.sync += word.eq(word + 1)
-            with m.If(word == words - 1):
-                m.d.sync += [word.eq(0), self.count.eq(self.count + 1), written.eq(written | unit_bit)]
-                with m.If(left == unit_bit):
-                    m.d.comb += queue.r_en.eq(1)
-                    m.d.sync += written.eq(0)
+            with m.If(~full):
+                m.d.sync += place.eq(place + 1)
+            with m.If(word != 0):
+                m.d.sync += counters.eq(counters.as_value().rotate_right(32))
+            with m.If(last_word):
+                m.d.sync += [word.eq(0), left.eq(left & ~unit_bit), self.count.eq(self.count + 1), full.eq(full | last_kept)]
         with m.If(self.clear):
-            m.d.sync += [self.count.eq(0), place.eq(0)]
+            m.d.sync += [self.count.eq(0), place.eq(0), full.eq(self._capacity == 0)]
         return m

@@ -86,7 +86,7 @@ def test_writing() -> None:
             await bus.write(ctx, REGISTERS["control"].offset, int(value))
 
     async def watch(ctx: SimulatorContext) -> None:
-        for _ in range(400):
+        for _ in range(800):
             _, _, start, abort = await ctx.tick().sample(dut.start, dut.abort)
             if start or abort:
                 pulses.append((start, abort))
@@ -99,6 +99,7 @@ def test_counters() -> None:
     rng = random.Random(1)
     dut = Counters()
     expected = dict.fromkeys(COUNTERS, 0)
+    history = [dict(expected)] * Counters.latency
 
     async def bench(ctx: SimulatorContext) -> None:
         for cycle in range(300):
@@ -110,7 +111,8 @@ def test_counters() -> None:
             await ctx.tick()
             for name in COUNTERS:
                 expected[name] = 0 if clear else expected[name] + (running and (name == "cycles" or events[name]))
-            assert {name: ctx.get(dut.values[name]) for name in COUNTERS} == expected
+            history.append(dict(expected))
+            assert {name: ctx.get(dut.values[name]) for name in COUNTERS} == history[-1 - Counters.latency]
 
     run(dut, bench)
 
@@ -131,8 +133,8 @@ def test_trace_keeps_the_first_and_counts_all(seed: int) -> None:
                     marks[unit] = {"valid": 1, "address": rng.getrandbits(17)}
                     expected.append((marks[unit]["address"], *(counters[name] for name in MARK_WORDS[1:])))
             ctx.set(dut.marks, marks)
-            ctx.set(dut.counters, counters)
             await ctx.tick()
+            ctx.set(dut.counters, counters)
         ctx.set(dut.marks, [{"valid": 0, "address": 0} for _ in Unit])
         await ctx.tick().until(dut.idle)
         return expected
