@@ -1,6 +1,6 @@
 """The engine: everything behind the host's bus."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
@@ -75,8 +75,11 @@ class Engine(Component):
             activation_write_latency=ActivationMemory.write_latency,
         )
         # After an error the units start anew; the memories do not, they only answer what they were asked before.
-        m.submodules.matmul = ResetInserter(sequencer.unit_reset)(matmul)
-        m.submodules.post = ResetInserter(sequencer.unit_reset)(post)
+        # Each unit has a reset register of its own, that the tools must not share: the units are large and lie apart.
+        matmul_reset, post_reset = Signal(attrs={"keep": 1}), Signal(attrs={"keep": 1})
+        m.d.sync += [matmul_reset.eq(sequencer.unit_reset), post_reset.eq(sequencer.unit_reset)]
+        m.submodules.matmul = ResetInserter(matmul_reset)(matmul)
+        m.submodules.post = ResetInserter(post_reset)(post)
         connect(m, sequencer.matmul, matmul.control)
         connect(m, sequencer.post, post.control)
         connect(m, matmul.activation, activation.read_stream)
@@ -101,7 +104,7 @@ class Engine(Component):
         ]
         ports = (activation.read_stream, activation.read_post, activation.write, weight.read_loader, weight.read_post)
         transfers = Cat(*(port.valid & port.ready for port in ports))
-        m.d.comb += sequencer.progress.eq(transfers.any() | matmul.array_busy | post.drain.release)
+        m.d.sync += sequencer.progress.eq(transfers.any() | matmul.array_busy | post.drain.release)
         return m
 
     def _connect_host(self, m: Module, registers: Registers, program: ProgramStore, sequencer: Sequencer) -> None:

@@ -73,7 +73,13 @@ class Fetcher(Component):
             queue.r_en.eq(pop),
         ]
         # The store's output is good for one cycle only, and late in it: a register holds it at once.
-        m.d.sync += [issued.eq(issue), issued_ended.eq(ended), arrived.eq(issued), word.eq(self.fetch_data), overrun.eq(issued_ended)]
+        m.d.sync += [
+            issued.eq(issue),
+            issued_ended.eq(ended),
+            arrived.eq(issued),
+            word.eq(self.fetch_data),
+            overrun.eq(issued_ended),
+        ]
         m.d.sync += room.eq(room - issue + pop)
         with m.If(issue):
             m.d.sync += following.eq(following + 1)

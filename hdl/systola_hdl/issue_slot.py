@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.isa import MAX_PAYLOAD_WORDS, WORD_BITS, Unit
-from systola_hdl.interfaces import UnitControl
+from systola_hdl.interfaces import ERROR_CODE, UnitControl
 from systola_hdl.layouts import HEADER
 from systola_hdl.trace import ADDRESS_BITS
 
@@ -46,9 +46,13 @@ class IssueSlot(Component):
         Anything complete is held, or executing.
     starved: Out(1)
         The unit has nothing else to do and would take the instruction, but its tokens are not there.
+    error: Out(1), error_code: Out(8)
+        The unit's error, of the oldest instruction.
     control: Out(UnitControl(unit))
-        The unit.
+        The unit. What it says is heard :attr:`latency` cycles later; the instruction is offered a cycle after all is there.
     """
+
+    latency = 1
 
     def __init__(self, unit: Unit) -> None:
         self._words = MAX_PAYLOAD_WORDS[unit]
@@ -72,6 +76,8 @@ class IssueSlot(Component):
                 "oldest": Out(ADDRESS_BITS),
                 "active": Out(1),
                 "starved": Out(1),
+                "error": Out(1),
+                "error_code": Out(ERROR_CODE),
                 "control": Out(UnitControl(unit)),
             }
         )
@@ -79,9 +85,19 @@ class IssueSlot(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         instruction = self.control.instruction
+        done, busy = Signal(), Signal()
+        m.d.sync += [
+            done.eq(self.control.done),
+            busy.eq(self.control.busy),
+            self.error.eq(self.control.error),
+            self.error_code.eq(self.control.error_code),
+        ]
+        push, word = Signal(), Signal(WORD_BITS, reset_less=True)
+        m.d.sync += [push.eq(self.push), word.eq(self.word)]
         held, missing, position = Signal(), Signal(range(self._words + 1)), Signal(range(self._words + 1))
         record, granted = Signal(_RECORD), Signal()
-        opcode, words = Signal(8), Signal(data.ArrayLayout(WORD_BITS, self._words))
+        offered = Signal()
+        opcode, words = Signal(8), Signal(data.ArrayLayout(WORD_BITS, self._words), reset_less=True)
         flight, count = Signal(data.ArrayLayout(_RECORD, IN_FLIGHT)), Signal(range(IN_FLIGHT + 1))
         allowed = Signal()
 
@@ -89,28 +105,30 @@ class IssueSlot(Component):
             self.free.eq(~held),
             self.pending.eq(held & (missing == 0)),
             allowed.eq(self.pending & (count != IN_FLIGHT)),
-            instruction.valid.eq(allowed & self.available & (~record.mark | granted)),
+            instruction.valid.eq(offered),
             instruction.payload.opcode.eq(opcode),
             instruction.payload.words.eq(words),
             self.taken.eq(instruction.valid & instruction.ready),
             self.starved.eq(allowed & instruction.ready & ~self.available & ~self.control.busy),
         ]
+        # What is said of an instruction is said before the cycle in which its unit takes it, and never withdrawn.
+        m.d.sync += offered.eq(allowed & self.available & (~record.mark | granted) & ~self.taken)
         with m.If(self.open):
             m.d.sync += [held.eq(1), missing.eq(self.length), position.eq(0), granted.eq(0)]
             m.d.sync += [opcode.eq(self.header.opcode), self.wait.eq(self.header.wait)]
             m.d.sync += [record.signal.eq(self.header.signal), record.mark.eq(self.header.mark), record.address.eq(self.address)]
-        with m.If(self.push):
-            m.d.sync += [missing.eq(missing - 1), position.eq(position + 1), words[position].eq(self.word)]
+        with m.If(push):
+            m.d.sync += [missing.eq(missing - 1), position.eq(position + 1), words[position].eq(word)]
         # Once there was room for the mark it is kept for this instruction, so `valid` never falls again.
         with m.If(held & self.mark_room):
             m.d.sync += granted.eq(1)
 
         m.d.comb += [
-            self.finished.eq(self.control.done & (count != 0)),
+            self.finished.eq(done & (count != 0)),
             self.finished_signal.eq(Mux(self.finished, flight[0].signal, 0)),
             self.finished_mark.eq(self.finished & flight[0].mark),
             self.oldest.eq(Mux(count != 0, flight[0].address, record.address)),
-            self.active.eq(self.pending | (count != 0) | self.control.busy),
+            self.active.eq(self.pending | (count != 0) | busy),
         ]
         place = Signal(range(IN_FLIGHT))
         m.d.comb += place.eq(count - self.finished)

@@ -98,13 +98,15 @@ class Link(Component):
             m.d.sync += end.eq(end + 1)
 
         with m.FSM():
+            with m.State("BEGIN"):
+                m.d.comb += reader.restart.eq(1)
+                m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += reader.take.eq(1)
                 m.d.sync += answer.eq(0)
-                with m.If(reader.valid):
+                with m.If(reader.taken):
                     with m.If(reader.is_zero):
                         m.d.sync += bad_code.eq(~reader.is_code)
-                        m.d.comb += reader.restart.eq(1)
                         m.next = "JUDGE"
                     with m.Elif(~reader.is_first):
                         m.d.comb += crc.enable.eq(1)
@@ -123,7 +125,7 @@ class Link(Component):
                 m.d.sync += [end.eq(_HEADER_AT), in_address.eq(0), stepping.eq(0), bad_address.eq(0)]
             with m.State("HEADER"):
                 m.d.comb += [reader.take.eq(1), load_address.eq(1), request.look.eq(1)]
-                with m.If(reader.valid & ~reader.is_first):
+                with m.If(reader.taken & ~reader.is_first):
                     m.d.comb += append.eq(1)
                     m.d.comb += [shift.eq(~in_address), turn.eq(in_address)]
                     with m.If(end[:2] == 0):  # the first byte's place is 1
@@ -144,7 +146,7 @@ class Link(Component):
                     m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += reader.take.eq(1)
-                with m.If(reader.valid):
+                with m.If(reader.taken):
                     m.d.comb += [shift.eq(1), turn.eq(1)]
                     m.d.sync += count.eq(count - 1)
                     with m.If(count[:2] == 1):
@@ -185,15 +187,15 @@ class Link(Component):
                 m.d.sync += answer.eq(1)
                 m.next = "SKIP"
             with m.State("SKIP"):
-                m.d.comb += [reader.take.eq(1), reader.skip.eq(_HEADER_AT)]
+                m.d.comb += [reader.take.eq(1), reader.release.eq(reader.taken)]
                 m.d.sync += [count.eq(_COUNT_INIT), code_at.eq(0)]
-                with m.If(reader.valid):
-                    m.d.comb += reader.release.eq(1)
-                    with m.If(reader.is_zero):
-                        m.d.comb += reader.restart.eq(1)
-                        m.next = "CHECK"
-                        with m.If(answer):
-                            m.next = "CLOSE"
+                with m.If(reader.taken & reader.is_zero):
+                    m.next = "BEGIN"
+                    with m.If(answer):
+                        m.next = "TURN"
+            with m.State("TURN"):
+                m.d.comb += [reader.restart.eq(1), reader.skip.eq(_HEADER_AT)]
+                m.next = "CLOSE"
             with m.State("CLOSE"):
                 m.d.comb += [
                     reader.response.eq(1),
@@ -201,7 +203,7 @@ class Link(Component):
                     reader.write_at.eq(code_at),
                     reader.write_data.eq(distance),
                 ]
-                with m.If(reader.valid):
+                with m.If(reader.taken):
                     m.d.comb += crc.enable.eq(1)
                     with m.If(reader.is_zero):
                         m.d.comb += reader.write.eq(1)
@@ -211,9 +213,13 @@ class Link(Component):
                         with m.If(end[1]):
                             m.next = "CLOSED"
                         with m.Else():
-                            m.next = "APPEND"
+                            m.next = "CLOSING"
+            with m.State("CLOSING"):
+                # The last byte's cycle on its way into the CRC.
+                m.d.comb += reader.response.eq(1)
+                m.next = "APPEND"
             with m.State("APPEND"):
-                m.d.comb += [reader.response.eq(1), crc.enable.eq(1), crc.shift.eq(1)]
+                m.d.comb += [reader.response.eq(1), crc.shift.eq(1)]
                 m.d.comb += [append.eq(1), reader.write_data.eq(crc.low)]
                 with m.If(end[:2] == 0):
                     m.next = "DELIMIT"
@@ -224,8 +230,7 @@ class Link(Component):
                 m.d.comb += [reader.response.eq(1), reader.restart.eq(1)]
                 m.next = "SEND"
             with m.State("SEND"):
-                m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(self.o.ready)]
-                with m.If(reader.valid & self.o.ready & reader.last):
-                    m.d.comb += reader.restart.eq(1)
-                    m.next = "CHECK"
+                m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(1), reader.hold.eq(~self.o.ready)]
+                with m.If(reader.taken & reader.last):
+                    m.next = "BEGIN"
         return m

@@ -33,13 +33,13 @@ class LinkCrc(Component):
     start: In(1)
         Forget what has been.
     enable: In(1), byte: In(8)
-        Take in a byte.
+        Take in a byte, which is in the CRC two cycles later.
     shift: In(1)
-        With ``enable``: instead of taking in a byte, shift out the one given by ``low``.
+        Shift out the byte given by ``low``.
     low: Out(8)
         The CRC's least significant byte: the first one of it on the line.
     good: Out(1)
-        The bytes end with their CRC; from two cycles after the last one on.
+        The bytes end with their CRC; from three cycles after the last one on.
     """
 
     start: In(1)
@@ -52,7 +52,9 @@ class LinkCrc(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         register, total = Signal(32, init=_ONES), Signal(8)
-        m.d.comb += [self.low.eq(~register[:8]), total.eq((register[:8] ^ self.byte) & ~self.shift.replicate(8))]
+        taken, byte = Signal(), Signal(8)
+        m.d.sync += [taken.eq(self.enable & ~self.start), byte.eq(self.byte)]
+        m.d.comb += [self.low.eq(~register[:8]), total.eq((register[:8] ^ byte) & ~self.shift.replicate(8))]
         m.d.sync += self.good.eq(register == _RESIDUE)
         following = Signal(32)
         for bit in range(32):
@@ -62,7 +64,7 @@ class LinkCrc(Component):
             for term in (above + terms)[1:]:
                 value ^= term
             m.d.comb += following[bit].eq(value)
-        with m.If(self.enable):
+        with m.If(taken | self.shift):
             m.d.sync += register.eq(following)
         with m.If(self.start):
             m.d.sync += register.eq(_ONES)

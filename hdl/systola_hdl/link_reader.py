@@ -18,7 +18,7 @@ class LinkReader(Component):
     """Bytes of the line's ring, or of the response, one after the other: one every two cycles at best.
 
     The ring holds what came over the line, undecoded, so that a frame can be read twice: ``rewind`` goes back to its first byte,
-    ``release`` gives up what has been read. A byte is taken in a cycle with ``valid & take``. Between the memory's output and
+    ``release`` gives up what has been read. Between the memory's output and
     what is made of the byte lies a register, and another before what is said about it.
 
     The stuffing (S. Cheshire, M. Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM Transactions on Networking 7 (2), 1999)
@@ -34,9 +34,12 @@ class LinkReader(Component):
     restart: In(1)
         Forget what has been read ahead. The next byte is the first of a frame, or of the response the one at ``skip``.
     rewind, release: In(1)
-        Go back to the last place released, with ``restart``; release everything up to and with the byte that is valid.
-    take, valid, byte, last:
-        A byte, as it is in the memory; ``last`` with the last one there is (of a response).
+        Go back to the last place released, with ``restart``; release everything up to and with the byte taken last.
+    take, hold, taken, byte, last:
+        A byte, as it is in the memory, is used in a cycle with ``taken``: that is when there is one, ``take`` was high in the cycle
+        before, and ``hold`` is low. ``last`` with the last one there is (of a response).
+    valid: Out(1)
+        There would be a byte, but for ``hold``.
     is_zero, is_code, is_first: Out(1)
         What the byte is; a response has no codes. A zero that is no code was inside a block: the frame is broken.
     plain: Out(8)
@@ -55,7 +58,9 @@ class LinkReader(Component):
     rewind: In(1)
     release: In(1)
     take: In(1)
+    hold: In(1)
     valid: Out(1)
+    taken: Out(1)
     byte: Out(8)
     last: Out(1)
     is_zero: Out(1)
@@ -97,14 +102,21 @@ class LinkReader(Component):
             m.d.sync += written.eq(written + 1)
 
         # `ahead`: the memory's output is the byte at the reading place. It follows a byte's `loaded`, that the place moves, by two
-        # cycles; `valid` follows it by one.
-        ahead, loaded, load = Signal(), Signal(), Signal()
-        taken = self.valid & self.take
-        m.d.comb += [load.eq(ahead & (~loaded | taken) & ~self.restart), self.last.eq(~ahead)]
+        # cycles; `known`, that all is known of the byte, follows it by one. Nothing is read ahead of the end of a request, so
+        # that its place can be released.
+        ahead, loaded, known, load, take = Signal(), Signal(), Signal(), Signal(), Signal()
+        taken = self.taken
+        m.d.comb += [
+            self.valid.eq(known & take),
+            taken.eq(self.valid & ~self.hold),
+            load.eq(ahead & (~loaded | (taken & (~self.is_zero | self.response))) & ~self.restart),
+            self.last.eq(~ahead),
+        ]
         m.d.sync += [
+            take.eq(self.take),
             ahead.eq(Mux(self.response, self.place != end, read != written) & ~load & ~self.restart),
             loaded.eq((loaded & ~taken & ~self.restart) | load),
-            self.valid.eq(loaded & ~taken & ~self.restart),
+            known.eq(loaded & ~taken & ~self.restart),
         ]
         with m.If(load):
             m.d.sync += self.byte.eq(Mux(self.response, answer_read.data, ring_read.data))

@@ -1,6 +1,7 @@
 """The register file, laid out by ``systola_firmware.memory_map``."""
 
 from amaranth.hdl import Array, Cat, Const, Module, Signal, ValueLike
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2, exact_log2
 
@@ -81,15 +82,15 @@ class Registers(Component):
             chosen.append(group)
         m.d.sync += target.read_data.eq(Array(chosen)[index[exact_log2(_GROUP) :]])
 
-        writes = Signal()
-        m.d.comb += writes.eq(target.enable & target.write)
         stored = {"start_address": self.start_address, "scratch": scratch}
+        writes = Signal(data.StructLayout(dict.fromkeys([*stored, "control"], 1)))
+        for name in writes.shape().members:
+            m.d.sync += writes[name].eq(target.enable & target.write & (index == REGISTERS[name].offset // 4))
         for name, register in stored.items():
-            with m.If(writes & (index == REGISTERS[name].offset // 4)):
+            with m.If(writes[name]):
                 m.d.sync += register.eq(target.data)
-        control = writes & (index == REGISTERS["control"].offset // 4)
         m.d.sync += [
-            self.start.eq(control & ((target.data & Control.START) != 0)),
-            self.abort.eq(control & ((target.data & Control.ABORT) != 0)),
+            self.start.eq(writes.control & ((target.data & Control.START) != 0)),
+            self.abort.eq(writes.control & ((target.data & Control.ABORT) != 0)),
         ]
         return m

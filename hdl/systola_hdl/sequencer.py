@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from systola_firmware.config import Config
-from systola_firmware.isa import INSTRUCTIONS, MAX_PAYLOAD_WORDS, WATCHDOG_CYCLES, ErrorCode, Instruction, Opcode, Unit
+from systola_firmware.isa import INSTRUCTIONS, MAX_PAYLOAD_WORDS, WATCHDOG_CYCLES, ErrorCode, Unit
 from systola_hdl.fetcher import Fetcher
 from systola_hdl.interfaces import ERROR_CODE, UnitControl
 from systola_hdl.issue_slot import IN_FLIGHT, IssueSlot
@@ -28,11 +28,11 @@ _MARK_LEVEL = QUEUE_DEPTH - len(EXECUTING) * (IN_FLIGHT + 1)
 class Sequencer(Component):
     """Run a program from ``start`` to END or an error.
 
-    Words are fetched ahead, one a cycle. An instruction is collected in the :class:`~systola_hdl.issue_slot.IssueSlot` of
-    its unit and offered once it is complete and its tokens are there; fetching stops at an instruction whose slot is taken. An
-    unknown opcode or the end of the store is reported, as END is, after everything before has completed. A unit's error is
-    that of its oldest instruction not completed. TIMEOUT is reported at the oldest instruction of the first unit that has one,
-    ABORTED at the instruction being fetched.
+    Words are fetched ahead, and a header takes a cycle more than another word. An instruction is collected in the
+    :class:`~systola_hdl.issue_slot.IssueSlot` of its unit and offered once it is complete and its tokens are there; fetching stops
+    at an instruction whose slot is taken. An unknown opcode or the end of the store is reported, as END is, after everything before
+    has completed. A unit's error is that of its oldest instruction not completed. TIMEOUT is reported at the oldest instruction of
+    the first unit that has one, ABORTED at the instruction being fetched. What stops a program does so in the cycle after.
 
     Members
     -------
@@ -96,7 +96,8 @@ class Sequencer(Component):
         m = Module()
         m.submodules.fetcher = fetcher = Fetcher(self._config)
         restart = Signal()
-        m.d.comb += restart.eq(self.clear | self.unit_reset)
+        # A cycle late, but before the first word.
+        m.d.sync += restart.eq(self.clear | self.unit_reset)
         tokens = Tokens()
         m.submodules.tokens = ResetInserter(restart)(tokens)
         slots = {unit: IssueSlot(unit) for unit in EXECUTING}
@@ -130,18 +131,19 @@ class Sequencer(Component):
         ]
 
     def _build_failure(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens) -> data.View:
-        """What stops a running program in this cycle, besides its own words: ``code`` (NONE: nothing) and ``address``."""
+        """What stopped the running program in the cycle before, besides its own words: ``code`` (NONE: nothing) and ``address``."""
         failure = Signal(data.StructLayout({"code": ERROR_CODE, "address": ADDRESS_BITS}))
         header_at = self.error_address  # of the instruction being fetched, see _build_control
-        watchdog = Signal(range(self._watchdog_cycles + 1))
-        moves = Cat(self.progress, fetcher.consume, *(Cat(slot.taken, slot.finished) for slot in slots.values()))
-        with m.If(moves.any() | ~self.counting):
-            m.d.sync += watchdog.eq(0)
-        with m.Else():
-            m.d.sync += watchdog.eq(watchdog + 1)
+        watchdog, moves, expired = Signal(range(self._watchdog_cycles + 1)), Signal(), Signal()
+        m.d.sync += moves.eq(
+            Cat(self.progress, fetcher.consume, *(Cat(slot.taken, slot.finished) for slot in slots.values())).any() | ~self.counting
+        )
+        m.d.sync += [watchdog.eq(watchdog + 1), expired.eq(watchdog == self._watchdog_cycles - 1)]
+        with m.If(moves):
+            m.d.sync += [watchdog.eq(0), expired.eq(0)]
 
         # The last that applies wins.
-        with m.If(watchdog == self._watchdog_cycles):
+        with m.If(expired):
             m.d.comb += [failure.code.eq(ErrorCode.TIMEOUT), failure.address.eq(header_at)]
             for slot in reversed(slots.values()):
                 with m.If(slot.active):
@@ -152,9 +154,13 @@ class Sequencer(Component):
             with m.If(getattr(tokens, f"overflow_{unit.name.lower()}")):
                 m.d.comb += [failure.code.eq(ErrorCode.TOKEN_OVERFLOW), failure.address.eq(slot.oldest)]
         for slot in reversed(slots.values()):
-            with m.If(slot.control.error):
-                m.d.comb += [failure.code.eq(slot.control.error_code), failure.address.eq(slot.oldest)]
-        return failure
+            with m.If(slot.error):
+                m.d.comb += [failure.code.eq(slot.error_code), failure.address.eq(slot.oldest)]
+        held = Signal.like(failure)
+        m.d.sync += held.eq(failure)
+        with m.If(~self.counting):
+            m.d.sync += held.code.eq(ErrorCode.NONE)
+        return held
 
     def _build_control(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens, failure: data.View) -> None:
         header = data.View(HEADER, fetcher.word)
@@ -164,20 +170,18 @@ class Sequencer(Component):
         resetting = Signal(range(RESET_CYCLES))
         idle = Signal()
         m.d.comb += idle.eq(~Cat(slot.active for slot in slots.values()).any())
+        free = Cat(slot.free & collecting[unit] for unit, slot in slots.items()).any()
         for slot in slots.values():
-            m.d.comb += [slot.header.eq(header), slot.word.eq(fetcher.word), slot.address.eq(fetcher.address)]
+            m.d.comb += [
+                slot.header.eq(header),
+                slot.length.eq(missing),
+                slot.word.eq(fetcher.word),
+                slot.address.eq(fetcher.address),
+            ]
         m.d.comb += [
             tokens.wait_sequencer.eq(final.wait),
             self.marks[Unit.SEQUENCER].address.eq(self.error_address),
         ]
-
-        def open_slot(definition: Instruction) -> None:
-            slot, words = slots[definition.unit], len(definition.words)
-            m.d.comb += slot.length.eq(words)
-            with m.If(slot.free):
-                m.d.comb += [slot.open.eq(1), fetcher.consume.eq(1)]
-                m.d.sync += [collecting.eq(1 << definition.unit), missing.eq(words)]
-                m.next = "PAYLOAD" if words else "HEADER"
 
         def stop_on_failure() -> None:
             with m.If(failure.code != ErrorCode.NONE):
@@ -206,17 +210,28 @@ class Sequencer(Component):
                     m.d.sync += fault.eq(ErrorCode.PROGRAM_OVERRUN)
                     m.next = "FINISH"
                 with m.Elif(fetcher.valid):
+                    m.d.sync += [collecting.eq(0), missing.eq(0)]
                     with m.Switch(header.opcode):
                         for definition in INSTRUCTIONS.values():
                             with m.Case(definition.opcode):
-                                if definition.opcode is Opcode.END:
-                                    m.d.sync += final.eq(header)
-                                    m.next = "FINISH"
-                                else:
-                                    open_slot(definition)
-                        with m.Default():
-                            m.d.sync += fault.eq(ErrorCode.ILLEGAL_OPCODE)
-                            m.next = "FINISH"
+                                m.d.sync += [collecting.eq(1 << definition.unit), missing.eq(len(definition.words))]
+                    m.next = "OPEN"
+                stop_on_failure()
+            with m.State("OPEN"):
+                m.d.comb += self.counting.eq(1)
+                with m.If(collecting[Unit.SEQUENCER]):
+                    m.d.sync += final.eq(header)
+                    m.next = "FINISH"
+                with m.Elif(~collecting.any()):
+                    m.d.sync += fault.eq(ErrorCode.ILLEGAL_OPCODE)
+                    m.next = "FINISH"
+                with m.Elif(free):
+                    m.d.comb += fetcher.consume.eq(1)
+                    for unit, slot in slots.items():
+                        m.d.comb += slot.open.eq(collecting[unit])
+                    m.next = "HEADER"
+                    with m.If(missing != 0):
+                        m.next = "PAYLOAD"
                 stop_on_failure()
             with m.State("PAYLOAD"):
                 m.d.comb += self.counting.eq(1)

@@ -85,11 +85,12 @@ class Trace(Component):
 
         # The counters lag behind by a cycle, so the marks wait for them.
         arriving, marks = data.View(_ENTRY, queue.w_data), Signal(MARK_LAYOUT)
-        m.d.sync += marks.eq(self.marks)
+        arrived = Signal()
+        m.d.sync += [marks.eq(self.marks), arrived.eq(Cat(self.marks[unit].valid for unit in Unit).any())]
         m.d.comb += [
             arriving.marks.eq(marks),
             arriving.counters.eq(self.counters),
-            queue.w_en.eq(Cat(marks[unit].valid for unit in Unit).any()),
+            queue.w_en.eq(arrived),
             self.level.eq(queue.level + queue.w_en),
         ]
 

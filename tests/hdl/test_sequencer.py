@@ -14,7 +14,7 @@ from support.sequencer_programs import Event, check_tokens, encode, operation, r
 
 from systola_firmware.config import preset
 from systola_firmware.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
-from systola_hdl.issue_slot import IN_FLIGHT
+from systola_hdl.issue_slot import IN_FLIGHT, IssueSlot
 from systola_hdl.sequencer import RESET_CYCLES, Sequencer
 from systola_hdl.tokens import EXECUTING, Tokens
 from systola_hdl.trace import QUEUE_DEPTH
@@ -161,7 +161,7 @@ def test_random_programs(seed: int) -> None:
         assert [event.words for event in events if event.kind == "take"] == [(item.opcode, *item.encode()[1:]) for item, _ in mine]
         # A mark in the cycle of each completion that asks for one.
         done = [event.cycle for event in events if event.kind == "done"]
-        expected = [(cycle, address) for cycle, (item, address) in zip(done, mine, strict=True) if item.mark]
+        expected = [(cycle + IssueSlot.latency, address) for cycle, (item, address) in zip(done, mine, strict=True) if item.mark]
         assert [(event.cycle, event.address) for event in events if event.kind == "mark"] == expected
     ends = [event.address for event in bench.events if event.unit == Unit.SEQUENCER]
     assert ends == ([addressed[-1][1]] if program[-1].mark else [])
