@@ -4,7 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out, connect
 
 from systola_firmware.config import Config
-from systola_hdl.engine import Engine
+from systola_hdl.engines import engine_for
 from systola_hdl.link import Link
 from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
 
@@ -45,7 +45,7 @@ class SimulationTop(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         m.submodules.link = link = Link()
-        m.submodules.engine = engine = Engine(self._config)
+        m.submodules.engine = engine = engine_for(self._config)
         m.submodules.receiver = receiver = UartReceiver()
         m.submodules.transmitter = transmitter = UartTransmitter()
         connect(m, link.bus, engine.bus)

@@ -1,4 +1,4 @@
-"""The engine through its bus: a hand-assembled program against numpy, its counters and marks, and every way to stop."""
+"""Both engines through their bus: a hand-assembled program against numpy, its counters and marks, and every way to stop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from amaranth.sim import Simulator, SimulatorContext
 from systola_firmware.config import Config, preset
 from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Unit, encode_program
 from systola_firmware.memory_map import COUNTERS, MARK_WORDS, Control, Region, Status, register_address, split_status
-from systola_hdl.engine import Engine
+from systola_hdl.engines import engine_for
 from systola_hdl.testing import BusDriver, BusError
 
-CONFIG = preset("tiny-4x4").replace(activation_bytes=1024, weight_bytes=1024, program_words=128, trace_marks=2)
+#: Sizes of both engines; the programs below fit them.
+SIZES = {"activation_bytes": 1024, "weight_bytes": 1024, "program_words": 128, "trace_marks": 2}
+CONFIG = preset("tiny-4x4").replace(**SIZES)
+ENGINES = pytest.mark.parametrize("config", [CONFIG, preset("icebreaker").replace(**SIZES)], ids=["full", "compact"])
 Bench = Callable[[SimulatorContext, BusDriver], Awaitable[None]]
 
 X, Y, CHANNELS, LAST = 5, 2, 8, 6  #: positions; channels of the first two tensors and of the third
@@ -24,8 +27,8 @@ SHIFT, MULTIPLIER, ZERO_POINT = -7, 1_500_000_000, 3
 END = Operation(Opcode.END, {})
 
 
-def run(bench: Bench, *, config: Config = CONFIG, watchdog_cycles: int = 3000) -> None:
-    dut = Engine(config, watchdog_cycles=watchdog_cycles)
+def run(bench: Bench, config: Config, *, watchdog_cycles: int = 3000) -> None:
+    dut = engine_for(config, watchdog_cycles=watchdog_cycles)
     driver = BusDriver(dut.bus)
 
     async def testbench(ctx: SimulatorContext) -> None:
@@ -146,7 +149,8 @@ class Case:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_two_layers_and_a_maximum(seed: int) -> None:
+@ENGINES
+def test_two_layers_and_a_maximum(config: Config, seed: int) -> None:
     case = Case(seed)
 
     async def bench(ctx: SimulatorContext, bus: BusDriver) -> None:
@@ -171,7 +175,7 @@ def test_two_layers_and_a_maximum(seed: int) -> None:
         assert [mark["array_busy"] for mark in marks] == [2 * 2 * X * Y, counters["array_busy"]]
         assert marks[0]["cycles"] < marks[1]["cycles"] < counters["cycles"]
 
-    run(bench)
+    run(bench, config)
 
 
 #: Programs that must stop: error and the address of the instruction to blame.
@@ -187,7 +191,8 @@ STOPS: dict[str, tuple[tuple[Operation | int, ...], ErrorCode, int]] = {
 }
 
 
-def test_every_stop_leaves_a_working_engine() -> None:
+@ENGINES
+def test_every_stop_leaves_a_working_engine(config: Config) -> None:
     case = Case(3)
 
     async def bench(ctx: SimulatorContext, bus: BusDriver) -> None:
@@ -200,10 +205,11 @@ def test_every_stop_leaves_a_working_engine() -> None:
         assert await register(ctx, bus, "error_address") == 0
         await case.check(ctx, bus)
 
-    run(bench, watchdog_cycles=400)
+    run(bench, config, watchdog_cycles=400)
 
 
-def test_overrun_and_abort() -> None:
+@ENGINES
+def test_overrun_and_abort(config: Config) -> None:
     async def bench(ctx: SimulatorContext, bus: BusDriver) -> None:
         last = CONFIG.program_words - 1
         assert await execute(ctx, bus, [maximum().encode()[0]], start=last) == (Status.ERROR, ErrorCode.PROGRAM_OVERRUN)
@@ -220,13 +226,14 @@ def test_overrun_and_abort() -> None:
         assert await finish(ctx, bus) == (Status.ERROR, ErrorCode.ABORTED)
         assert await execute(ctx, bus, [END]) == (Status.DONE, ErrorCode.NONE)
 
-    run(bench)
+    run(bench, config)
 
 
-def test_addresses_without_memory() -> None:
+@ENGINES
+def test_addresses_without_memory(config: Config) -> None:
     async def bench(ctx: SimulatorContext, bus: BusDriver) -> None:
         for address in (Region.WEIGHT.base + CONFIG.weight_bytes, Region.TRACE.base + 2 * 4 * len(MARK_WORDS), 0x5000_0000, 2):
             with pytest.raises(BusError):
                 await bus.read(ctx, address)
 
-    run(bench)
+    run(bench, config)

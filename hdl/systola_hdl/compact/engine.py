@@ -1,0 +1,84 @@
+"""The compact engine: everything behind the host's bus."""
+
+from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from systola_firmware.config import Config
+from systola_firmware.isa import WATCHDOG_CYCLES
+from systola_hdl.compact.activation_memory import CompactActivationMemory
+from systola_hdl.compact.control_plane import ControlPlane
+from systola_hdl.compact.decoder import CompactDecoder
+from systola_hdl.compact.matmul_unit import CompactMatmulUnit
+from systola_hdl.compact.post_unit import CompactPostUnit
+from systola_hdl.compact.weight_memory import CompactWeightMemory
+from systola_hdl.interfaces import Bus
+
+__all__ = ["CompactEngine"]
+
+
+class CompactEngine(Component):
+    """What :class:`~systola_hdl.engine.Engine` is, with the same ports and the same answers; but LSTM is an unknown opcode.
+
+    Parameters
+    ----------
+    config:
+        Sizes; ``config.compact`` is set.
+    watchdog_cycles:
+        Cycles without progress in any unit after which a program is stopped; shorter for tests.
+
+    Members
+    -------
+    bus: In(Bus())
+        The host's access to everything.
+    busy: Out(1)
+        A program runs.
+    done: Out(1)
+        The last program reached END.
+    """
+
+    bus: In(Bus())
+    busy: Out(1)
+    done: Out(1)
+
+    def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
+        if not config.compact:
+            raise ValueError(f"configuration {config.name!r} is not of a compact engine")
+        self._config = config
+        self._watchdog_cycles = watchdog_cycles
+        super().__init__()
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        config = self._config
+        m.submodules.decoder = decoder = CompactDecoder(config)
+        m.submodules.control = control = ControlPlane(config, watchdog_cycles=self._watchdog_cycles)
+        m.submodules.activation = activation = CompactActivationMemory(config)
+        m.submodules.weight = weight = CompactWeightMemory(config)
+        # After an error the units start anew; the memories do not, they only answer what they were asked before.
+        matmul, post = CompactMatmulUnit(config), CompactPostUnit(config)
+        m.submodules.matmul = ResetInserter(control.unit_reset)(matmul)
+        m.submodules.post = ResetInserter(control.unit_reset)(post)
+        connect(m, flipped(self.bus), decoder.bus)
+        connect(m, decoder.state, control.host)
+        connect(m, decoder.activation, activation.host)
+        connect(m, decoder.weight, weight.host)
+        connect(m, control.fetch, weight.fetch)
+        connect(m, control.matmul, matmul.control)
+        connect(m, control.post, post.control)
+        connect(m, matmul.activation, activation.read_stream)
+        connect(m, matmul.weights, weight.read_loader)
+        connect(m, post.drain, matmul.drain)
+        connect(m, post.activation_read, activation.read_post)
+        connect(m, post.activation_write, activation.write)
+        connect(m, post.weights, weight.read_post)
+        ports = (activation.read_stream, activation.read_post, activation.write, weight.read_loader, weight.read_post)
+        m.d.comb += [
+            control.array_busy.eq(matmul.array_busy),
+            control.wait_weights.eq(matmul.wait_weights),
+            control.wait_activations.eq(matmul.wait_activations),
+            control.wait_post.eq(matmul.wait_post),
+            control.progress.eq(Cat(port.valid & port.ready for port in ports).any() | post.drain.release),
+            self.busy.eq(control.busy),
+            self.done.eq(control.done),
+        ]
+        return m
