@@ -48,7 +48,7 @@ class CompactStreamer(Component):
         :class:`ActivationRead`.
     tile_full, bad_weights, pass_start, restart:
         To and from the weight loader: the next tile is there, or will never be; the first vector of a pass is accepted in this
-        cycle; the next tile is the first of a block.
+        cycle; the tile after that one (after ``start``, the next) is the first of a block.
     half_free, claim, pause:
         To and from the accumulators.
     accepted, pass_last, first_tile, job_last:
@@ -99,7 +99,7 @@ class CompactStreamer(Component):
         m = Module()
         m.submodules.walker = walker = self.walker
         address, first, last = walker.address[0], walker.first, walker.last
-        pass_first, job_first, block_first = Signal(), Signal(), Signal()
+        pass_first, job_first, block_first, block_last_tile = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             walker.write_valid.eq(self.write_valid),
             walker.write_slot.eq(self.write_slot),
@@ -113,18 +113,18 @@ class CompactStreamer(Component):
             block_first.eq(job_first & first[_LEVEL["group"]]),
             self.pass_last.eq(last[: _LEVEL["k0"]].all()),
             self.job_last.eq(last[: _LEVEL["group"]].all()),
+            block_last_tile.eq(last[_LEVEL["k0"] : _LEVEL["block"]].all()),
         ]
 
         # May this vector go?
-        stopped, restarted = Signal(), Signal()
-        present, needs_half, needs_step, needs_weights, outside = Signal(), Signal(), Signal(), Signal(), Signal()
-        restarting = block_first & ~restarted
+        stopped, present = Signal(), Signal()
+        needs_half, needs_step, needs_weights, outside = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             present.eq(walker.o_valid & self.go & ~stopped),
-            self.restart.eq(present & restarting),
+            self.restart.eq(self.start | (self.pass_start & block_last_tile)),
             needs_half.eq(job_first & ~self.half_free),
             needs_step.eq(self.recurrent & block_first & ~first[_LEVEL["block"]]),
-            needs_weights.eq(pass_first & (restarting | ~self.tile_full)),
+            needs_weights.eq(pass_first & ~self.tile_full),
             outside.eq(~is_below(address.as_unsigned(), self.config.activation_bytes)),
             self.activation.address.eq(address),
             self.activation.valid.eq(present & ~(needs_half | needs_step | needs_weights | outside | self.pause)),
@@ -135,13 +135,9 @@ class CompactStreamer(Component):
             self.wait_weights.eq(present & ~needs_half & ~needs_step & needs_weights),
             self.wait_activations.eq(self.activation.valid & ~self.activation.ready),
         ]
-        with m.If(self.restart):
-            m.d.sync += restarted.eq(1)
-        with m.If(self.pass_start):
-            m.d.sync += restarted.eq(0)
 
         # Errors: in the order of the loops, so weights before activations.
-        bad_weights = pass_first & ~restarting & self.bad_weights
+        bad_weights = pass_first & self.bad_weights
         bad_activation = outside & ~needs_weights
         m.d.sync += [self.error.eq(0), self.done.eq(self.accepted & last.all())]
         with m.If(present & ~needs_half & ~needs_step & (bad_weights | bad_activation)):

@@ -19,14 +19,14 @@ class CompactWeightLoader(Component):
     """Reads one tile after another: a word a row, or in diagonal mode one word, which it spreads on the diagonal.
 
     Tiles of a block lie one behind the other, so the loader knows nothing of loops: as soon as a tile is in use it reads the next
-    words, and is told by ``restart`` when a block begins. What it has read past the end of a block is not used.
+    words, and is told by ``restart`` where a block begins. What it reads after the end of an instruction is not used.
 
     Attributes
     ----------
     base, beyond, diagonal:
         First word of a block, which is outside of the memory with ``beyond``; kind of the tiles. Constant while they are read.
     restart:
-        For one cycle: the next tile is the first of a block.
+        For one cycle, perhaps that of ``take``: the next tile is the first of a block, and to be read.
     weights:
         :class:`WeightRead`.
     tile, full:
