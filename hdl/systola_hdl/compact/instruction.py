@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
@@ -20,6 +21,8 @@ __all__ = ["PLACE_BITS", "CompactInstruction"]
 PLACE_BITS = 15
 #: Bits of an instruction's first word that are flags; those below are an address.
 _FLAGS_FROM = 20
+#: Places of a memory for tables and parameters; more than there are, for a block RAM.
+_KEPT_PLACES = 16
 #: Slot of the walker for a group loop of whole words.
 _WORDS_SLOT = 16
 
@@ -66,8 +69,11 @@ class CompactInstruction(Component):
     place:
         Word of the weight memory: of a POST's parameters or a TABLE's source, or :attr:`PLACE_BITS` bits beyond the memory. It
         moves by one on ``advance``; ``remember`` keeps it, and ``recall`` brings it back.
-    set_tables, table0, table1:
-        On ``set_tables``, ``place`` is where the first table is, and, if there are two, the second one follows.
+    set_table, is_second_table:
+        For one cycle: ``place`` is where the first table is, or, if ``is_second_table``, that plus a table's length is where the
+        second is.
+    table_number, kept:
+        Where that table is, a cycle later; while :attr:`is_post`, what was remembered.
     first_tap, last_tap:
         The walker's item is the first or last tap of its output (VECTOR).
 
@@ -110,9 +116,10 @@ class CompactInstruction(Component):
                 "remember": In(1),
                 "recall": In(1),
                 "tables": Out(2),
-                "set_tables": In(1),
-                "table0": Out(PLACE_BITS - 1),
-                "table1": Out(PLACE_BITS - 1),
+                "set_table": In(1),
+                "is_second_table": In(1),
+                "table_number": In(1),
+                "kept": Out(PLACE_BITS),
             }
         )
 
@@ -149,9 +156,20 @@ class CompactInstruction(Component):
             self.table.eq(flag(Opcode.VECTOR, "table")),
             self.tables.eq(field_of(Opcode.TABLE, "tables", first_word)),
         ]
+        # What follows requantization, in block RAM, too.
+        m.submodules.range_memory = range_memory = Memory(shape=24, depth=_KEPT_PLACES, init=[])
+        range_write, range_read = range_memory.write_port(), range_memory.read_port()
+        m.d.comb += [
+            range_read.en.eq(1),
+            range_write.data.eq(word[:24]),
+            *(
+                getattr(self, name).eq(field_of(Opcode.POST, name, range_read.data))
+                for name in ("zero_point", "minimum", "maximum")
+            ),
+        ]
         range_word = Mux(post, index == word_of(Opcode.POST, "shift"), index == word_of(Opcode.VECTOR, "shift"))
         with m.If(valid & range_word):
-            m.d.sync += [getattr(self, name).eq(field_of(Opcode.POST, name, word)) for name in ("zero_point", "minimum", "maximum")]
+            m.d.comb += range_write.en.eq(1)
 
         self._build_rules(m, flag)
         self._build_places(m)
@@ -250,19 +268,23 @@ class CompactInstruction(Component):
         word = self.word
         table = (self.opcode != Opcode.POST) & (self.opcode != Opcode.VECTOR)
         wanted = Mux(table, self.word_index == 0, self.word_index == word_of(Opcode.POST, "parameters"))
-        remembered = Signal.like(self.place)
         following = Signal(PLACE_BITS)
         m.d.comb += following.eq(self.place + 1)
         given = field_of(Opcode.POST, "parameters", word)
         with m.If(self.word_valid & wanted):
             m.d.sync += self.place.eq(Cat(given[: PLACE_BITS - 1], given[PLACE_BITS - 1 :].any()))
         with m.Elif(self.recall):
-            m.d.sync += self.place.eq(remembered)
+            m.d.sync += self.place.eq(self.kept)
         with m.Elif(self.advance):
             m.d.sync += self.place.eq(following)
-        with m.If(self.remember):
-            m.d.sync += remembered.eq(self.place)
-        with m.If(self.set_tables):
-            m.d.sync += self.table0.eq(self.place)
-            with m.If(self.tables[1]):
-                m.d.sync += self.table1.eq(self.place + 256)
+        # Both tables' places and the remembered one, in block RAM.
+        m.submodules.memory = memory = Memory(shape=PLACE_BITS, depth=_KEPT_PLACES, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(self.remember | self.set_table),
+            write.addr.eq(Cat(self.is_second_table, self.remember)),
+            write.data.eq(Cat(self.place[:8], self.place[8:] + self.is_second_table)),
+            read.en.eq(1),
+            read.addr.eq(Cat(self.table_number & ~self.is_post, self.is_post)),
+            self.kept.eq(read.data),
+        ]

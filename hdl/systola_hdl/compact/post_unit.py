@@ -159,8 +159,8 @@ class CompactPostUnit(Component):
             values.columns.eq(Mux(walker.last[2], instruction.last_columns, config.columns)),
             values.load.eq(self.drain.data_valid),
             job_last.eq(walker.last[:2].all()),
-            operands.table0.eq(instruction.table0),
-            operands.table1.eq(instruction.table1),
+            instruction.table_number.eq(operands.table_number),
+            operands.table_place.eq(instruction.kept),
         ]
 
         with m.FSM():
@@ -187,7 +187,12 @@ class CompactPostUnit(Component):
                     with m.If(instruction.place > table_end):
                         m.d.sync += reason.eq(ErrorCode.WEIGHT_ADDRESS)
                     with m.Else():
-                        m.d.comb += instruction.set_tables.eq(1)
+                        m.d.comb += instruction.set_table.eq(1)
+                        m.next = "TABLE"
+
+            with m.State("TABLE"):  # the second one follows the first
+                m.d.comb += [instruction.set_table.eq(instruction.tables[1]), instruction.is_second_table.eq(1)]
+                m.next = "FINISH"
 
             with m.State("LOAD"):
                 with m.If(parameters.outside):
@@ -237,7 +242,7 @@ class CompactPostUnit(Component):
                     m.next = "LOAD"
 
             with m.State("VECTOR"):
-                m.d.comb += operands.valid.eq(walker.o_valid & ~source_outside & ~(instruction.last_tap & destination_outside))
+                m.d.comb += operands.valid.eq(walker.o_valid & ~source_outside & ~destination_outside)
                 with m.If(walker.o_valid & ~operands.valid):
                     m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                     m.next = "FINISH"

@@ -207,13 +207,11 @@ class CompactRequantizer(Component):
                     m.d.comb += above[8 + bit].eq(sign)
             m.d.comb += above[14:].eq(sign.replicate(_SUM_BITS - 38))
         coarse = Signal(_WINDOW_BITS + 7)
-        extended = Cat(so_far, sign.replicate(48))
-        with m.Switch(places[3:]):
-            for eights in range(7):
-                with m.Case(eights):
-                    m.d.sync += coarse.eq(extended[8 * eights : 8 * eights + len(coarse)])
-            with m.Default():
-                m.d.sync += coarse.eq(sign.replicate(len(coarse)))
+        extended = Cat(so_far, sign.replicate(2 * len(coarse)))
+        for bit in range(len(coarse)):
+            near = Cat(extended[bit + 8 * eights] for eights in range(4)).bit_select(places[3:5], 1)
+            far = Mux(places[3], extended[bit + 40], extended[bit + 32])  # by 48 and more leaves the sign
+            m.d.sync += coarse[bit].eq(Mux(places[5], Mux(places[4], sign, far), near))
         differs = Cat((group != sign.replicate(len(group))) for group in (above[:8], above[8:16], above[16:]))
         eights_below = Cat(places[3:] <= eights for eights in range(3))
         found, fine, coarse_sign, beyond = Signal(), Signal(3), Signal(), Signal()

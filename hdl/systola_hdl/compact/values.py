@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -85,15 +85,17 @@ class CompactValues(Component):
                 ]
         row = Signal()  # the next value is a row's first
         begins, ends = self.is_post | first[0], self.is_post | last[0]
-        keeps_larger = self.takes_maximum & ~begins & ~self.is_post
-        addend = Mux(begins, self.bias, self.o)
-        m.d.comb += self.occupied.eq(valid.any())
+        # One adder: value + bias, value + sum so far, or, for its sign, value - maximum so far.
+        compares = self.takes_maximum & ~first[0] & ~self.is_post
+        addend = Mux(begins, self.bias, self.o ^ compares.replicate(32).as_signed()).as_signed()
+        total = Signal(signed(33))
+        m.d.comb += total.eq((Cat(Const(1, 1), values[0]).as_signed() + Cat(compares, addend).as_signed()) >> 1)
         with m.If(self.o_ready):
             m.d.sync += self.o_valid.eq(0)
         with m.If(self.taken):
             m.d.sync += [self.o_valid.eq(ends), self.o_first.eq(row | ~self.is_post), row.eq(0)]
-            with m.If(~keeps_larger | (values[0] > self.o)):
-                m.d.sync += self.o.eq(Mux(keeps_larger, values[0], values[0] + addend))
+            with m.If(~(compares & total[-1])):
+                m.d.sync += self.o.eq(Mux(compares, values[0], total))
         with m.If(self.load):
             m.d.sync += row.eq(1)
         return m

@@ -32,8 +32,8 @@ class CompactOperands(Component):
         The item's last byte is read.
     taps, two, table, identity_maximum:
         Several operands an output from one source; two sources; with tables; the maximum's identity, not the sum's. Constant.
-    table0, table1:
-        First word of each table.
+    table_number, table_place:
+        First word of that table, from two cycles after the byte's read on.
     inject:
         For one cycle: deliver the combination's identity, as an output's only operand.
     values_taken, value_waits:
@@ -61,8 +61,8 @@ class CompactOperands(Component):
                 "two": In(1),
                 "table": In(1),
                 "identity_maximum": In(1),
-                "table0": In(weight_bits),
-                "table1": In(weight_bits),
+                "table_number": Out(1),
+                "table_place": In(weight_bits),
                 "inject": In(1),
                 "values_taken": In(1),
                 "value_waits": In(1),
@@ -106,11 +106,11 @@ class CompactOperands(Component):
             m.d.sync += self.second.eq(self.two & ~self.second)
 
         # What the read is for; with tables it stays until the entry is there.
-        odd, number = Signal(), Signal()
+        odd = Signal()
         with m.If(issued | self.inject):
             m.d.sync += [
                 odd.eq(self.address[0]),
-                number.eq(self.second),
+                self.table_number.eq(self.second),
                 self.operand_first.eq(self.inject | (self.first & ~self.second)),
                 self.operand_last.eq(self.inject | (self.last & (self.second | ~self.two))),
             ]
@@ -126,7 +126,7 @@ class CompactOperands(Component):
         with m.If(self.weights_valid & self.weights_ready):
             m.d.sync += self.weights_valid.eq(0)
         m.d.comb += [
-            self.weights_address.eq(Mux(number, self.table1, self.table0) + looked_up),
+            self.weights_address.eq(self.table_place + looked_up),
             self.operand_valid.eq(injected | Mux(self.table, self.weights_data_valid, self.read_data_valid)),
             self.operand.eq(Mux(self.table & ~injected, self.weights_data.as_signed(), byte)),
         ]
