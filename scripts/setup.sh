@@ -40,4 +40,4 @@ if [ ! -e "$venv" ]; then
 else
     echo "Bringing the virtual environment $venv up to date ..."
 fi
-"$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --editable '.[sim,test]'
+"$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --editable '.[sim,fpga,test]'

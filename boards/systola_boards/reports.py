@@ -1,55 +1,57 @@
-"""Reads what Yosys and nextpnr report about a design for the LFE5U-85F."""
+"""Reads what Yosys and nextpnr report about a design."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["AVAILABLE", "DEVICE", "Report", "Route", "cells_of", "excess", "route_of"]
-
-#: JSON-ready: block, preset, device, tools, cells.
-Report = dict[str, Any]
-
-#: The FPGA of the largest ULX3S.
-DEVICE = "LFE5U-85F"
-
-#: What it has: Lattice FPGA-DS-02012, "ECP5 and ECP5-5G Family Data Sheet", table 1.1. A carry cell takes the place of two LUT4.
-AVAILABLE = {"LUT4": 83_640, "TRELLIS_FF": 83_640, "MULT18X18D": 156, "DP16KD": 208}
-
-#: Cells that are reported even if there are none.
-_ALWAYS = ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD")
+__all__ = ["Clock", "Route", "cells_of", "route_of"]
 
 
 def cells_of(statistics: str) -> dict[str, int]:
-    """The cells that count, by type, from the answer of Yosys' ``stat -json``. Raises ``ValueError`` if it is something else."""
+    """The cells by type, from the answer of Yosys' ``stat -json``. Raises ``ValueError`` if it is something else."""
     try:
         found = json.loads(statistics)["design"]["num_cells_by_type"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise ValueError("these are not the statistics of Yosys") from None
-    return {name: int(found.get(name, 0)) for name in _ALWAYS}
+    return {name: int(count) for name, count in sorted(found.items()) if not name.startswith("$")}
 
 
-def excess(cells: Mapping[str, int]) -> list[str]:
-    """What there is too much of, as "MULT18X18D 160 of 156"; a carry cell counts as two LUT4, a LUT memory as four."""
-    luts = cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]
-    used = {**cells, "LUT4": luts}
-    return [f"{name} {used[name]} of {limit}" for name, limit in AVAILABLE.items() if used[name] > limit]
+@dataclass(frozen=True)
+class Clock:
+    """One clock of a routed design, in MHz: what its slowest path allows, and what was asked for."""
+
+    name: str
+    achieved_mhz: float
+    constraint_mhz: float
 
 
 @dataclass(frozen=True)
 class Route:
-    """Result of place and route: the clock that the slowest path allows, and that path's ends and parts."""
+    """Result of place and route: the clocks, and the ends and parts of the slowest path within one clock.
+
+    The first clock is the one with the least to spare. ``utilization`` is nextpnr's own count of what is used.
+    """
 
     seed: int
-    fmax_mhz: float
+    clocks: tuple[Clock, ...]
     path_from: str
     path_to: str
     logic_ns: float
     routing_ns: float
     utilization: dict[str, int]
+
+    @property
+    def fmax_mhz(self) -> float:
+        """What the slowest path of the critical clock allows."""
+        return self.clocks[0].achieved_mhz
+
+    @property
+    def slack(self) -> float:
+        """The critical clock's achieved frequency by that asked for: timing is met from 1 on."""
+        return self.clocks[0].achieved_mhz / self.clocks[0].constraint_mhz
 
     @property
     def path_ns(self) -> float:
@@ -58,20 +60,25 @@ class Route:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "fmax_mhz": self.fmax_mhz}
 
 
 def route_of(report: str, seed: int) -> Route:
     """Read nextpnr's ``--report``. Raises ``ValueError`` if it has no clock or no path within one."""
     content = json.loads(report)
-    paths = [path for path in content["critical_paths"] if path["from"] == path["to"]]
-    if not content["fmax"] or not paths:
+    clocks = [Clock(name, clock["achieved"], clock["constraint"]) for name, clock in content["fmax"].items()]
+    clocks.sort(key=lambda clock: clock.achieved_mhz / clock.constraint_mhz)
+    steps: list[dict[str, Any]] = []
+    for path in content["critical_paths"]:
+        if clocks and path["from"] == path["to"] and path["from"].endswith(f" {clocks[0].name}"):
+            steps = path["path"]
+            break
+    if not steps:
         raise ValueError("nextpnr reports no path between registers")
-    steps = paths[0]["path"]
     routing = sum(step["delay"] for step in steps if step["type"] == "routing")
     return Route(
         seed=seed,
-        fmax_mhz=min(clock["achieved"] for clock in content["fmax"].values()),
+        clocks=tuple(clocks),
         path_from=steps[0]["from"]["cell"],
         path_to=steps[-1]["to"]["cell"],
         logic_ns=sum(step["delay"] for step in steps) - routing,

@@ -1,18 +1,8 @@
-"""What a block takes on the FPGA, and how fast it is: Yosys, and nextpnr if wanted: ``python -m systola_boards.synthesis``.
-
-The FPGA is the LFE5U-85F of the ULX3S: speed grade 6, package CABGA381. There are no pin constraints and no clock generator yet,
-so what is routed is the engine and not a bitstream.
-"""
+"""What a block takes on the FPGA of its preset, and how fast it is: ``python -m systola_boards.synthesis``, or ``make synth``."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,111 +13,98 @@ from amaranth.lib.wiring import Component
 from rich.console import Console
 from rich.table import Table
 
-from systola_boards.reports import AVAILABLE, DEVICE, Report, Route, cells_of, excess, route_of
+from systola_boards.blocks import Registered, blocks_of, device_for
+from systola_boards.devices import Device
+from systola_boards.flow import Wish, place_and_route, synthesize
+from systola_boards.reports import Route
+from systola_boards.toolchain import SynthesisError, Tool, find_tool
 from systola_firmware import config as configurations
 from systola_firmware.config import Config
-from systola_hdl.board_top import Systola
-from systola_hdl.engine import Engine
-from systola_hdl.link import Link
-from systola_hdl.matmul_unit import MatmulUnit
-from systola_hdl.post_unit import PostUnit
-from systola_hdl.requantizer import Requantizer
-from systola_hdl.weight_memory import WeightMemory
+from systola_hdl.families import Family
 
-__all__ = ["BLOCKS", "SynthesisError", "Tool", "app", "find_tool", "route", "synthesize"]
+__all__ = ["BlockResult", "app", "measure"]
 
-#: What can be synthesised alone.
-BLOCKS: dict[str, Callable[[Config], Component]] = {
-    "board": Systola,
-    "engine": Engine,
-    "link": lambda _config: Link(),
-    "matmul_unit": MatmulUnit,
-    "post_unit": PostUnit,
-    "requantizer": lambda _config: Requantizer(),
-    "weight_memory": WeightMemory,
-}
-
-#: Only this one has few enough ports for the package's pins.
-_WITH_PINS = "board"
-
-# Amaranth's RTLIL rather than its Verilog: there, the contents of a memory are one cell, not one statement a word, over which
-# Yosys spends many minutes. setparam: weight banks, accumulators and tables promise nothing about a word that is read while it
-# is written, which Amaranth cannot say; without it, a comparator and a bypass stand behind every block RAM. splitnets:
-# YosysHQ/yosys issue 4349 (equal names of wires stop it after technology mapping).
-_YOSYS_SCRIPT = (
-    "read_rtlil block.il; setparam -set COLLISION_X_MASK 1'1 *.bank*/t:$memrd_v2 *.accumulators/t:$memrd_v2 *.tables/t:$memrd_v2; "
-    "synth_ecp5 -top top -run :map_luts; splitnets; synth_ecp5 -top top -run map_luts: -json block.json; "
-    "tee -q -o cells.json stat -json"
-)
-
-
-class SynthesisError(RuntimeError):
-    """A tool is missing or failed; the message is one sentence, and for a failure the end of its output."""
+#: What Amaranth's platforms call the families, by which components choose their bodies.
+_PLATFORM_NAMES = {Family.ECP5: "ecp5", Family.ICE40: "iCE40", Family.GOWIN: "GW2AR-18C"}
 
 
 @dataclass(frozen=True)
-class Tool:
-    """A program and its version's number, by its own word."""
+class _Target:
+    """Stands for a board's platform: a block has no pins, and asks for nothing but the family."""
 
-    path: str
-    version: str
-
-    def run(self, arguments: list[str], folder: Path, log: Path) -> None:
-        """Run it in ``folder`` with its output in ``log``. Raises :class:`SynthesisError`."""
-        with log.open("w") as file:
-            result = subprocess.run([self.path, *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT, check=False)
-        if result.returncode:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-            raise SynthesisError(f"{Path(self.path).name} failed with exit code {result.returncode}, see {log}:\n{tail}")
+    family: str
 
 
-def find_tool(name: str) -> Tool:
-    """``name`` from the path, or else YoWASP's WebAssembly build of it, from the path or this Python's environment.
+@dataclass(frozen=True)
+class BlockResult:
+    """A block of a preset, synthesised for a device, and routed between registers if that was wanted."""
 
-    Raises :class:`SynthesisError` if there is neither.
+    block: str
+    config: Config
+    device: Device
+    tools: tuple[Tool, ...]
+    cells: dict[str, int]
+    route: Route | None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "block": self.block,
+            "preset": self.config.name,
+            "device": self.device.name,
+            "tools": {tool.name: tool.version for tool in self.tools},
+            "usage": [list(row) for row in self.device.usage(self.cells)],
+            "cells": self.cells,
+            "route": self.route.record() if self.route is not None else None,
+        }
+
+
+def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int = 1) -> BlockResult:
+    """Synthesise ``block`` as it is for what it takes; ``route`` it between registers (:class:`Registered`) for its clock.
+
+    What does not fit is not routed. Raises ``ValueError`` for an unknown block and :class:`SynthesisError`.
     """
-    search = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
-    path = shutil.which(name, path=search) or shutil.which(f"yowasp-{name}", path=search)
-    if path is None:
-        raise SynthesisError(f"{name} is missing: install it, or its WebAssembly build by `.venv/bin/pip install -e '.[fpga]'`")
-    answer = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
-    number = re.search(r"\d+\.\d+[\w.+-]*", answer)
-    return Tool(path, number[0] if number else "unknown")
-
-
-def synthesize(config: Config, block: str, folder: Path, yosys: Tool) -> dict[str, int]:
-    """Cells of ``block`` by type, see :func:`~systola_boards.reports.cells_of`; the netlist is left in ``folder/block.json``.
-
-    Raises ``ValueError`` for an unknown block and :class:`SynthesisError`. A board takes minutes.
-    """
-    if block not in BLOCKS:
-        raise ValueError(f"unknown block {block!r}: choose one of {', '.join(sorted(BLOCKS))}")
+    blocks = blocks_of(config)
+    if block not in blocks:
+        raise ValueError(f"unknown block {block!r} of {config.name}: choose one of {', '.join(sorted(blocks))}")
+    device = device_for(config.name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "block.il").write_text(rtlil.convert(BLOCKS[block](config), name="top", emit_src=False))
-    yosys.run(["-p", _YOSYS_SCRIPT], folder, folder / "yosys.log")
-    return cells_of((folder / "cells.json").read_text())
+    yosys = find_tool("yosys")
+    tools = [yosys]
+
+    def netlist_of(design: Component, place: Path) -> Any:
+        place.mkdir(exist_ok=True)
+        target = _Target(_PLATFORM_NAMES[device.family])
+        text = rtlil.convert(design, name="top", platform=target, emit_src=False)
+        return synthesize(device, text, place, yosys)
+
+    cells = netlist_of(blocks[block](config), folder).cells
+    routed = None
+    if route:
+        nextpnr = find_tool(device.placer)
+        tools.append(nextpnr)
+        if not device.excess(cells):
+            registered = netlist_of(Registered(blocks[block](config)), folder / "registered")
+            routed = place_and_route(device, registered, Wish(config.clock_hz / 1e6, seed), folder, nextpnr).route
+    return BlockResult(block, config, device, tuple(tools), cells, routed)
 
 
-def route(config: Config, block: str, folder: Path, nextpnr: Tool, seed: int) -> Route:
-    """Place and route what :func:`synthesize` left in ``folder``. Raises :class:`SynthesisError`. A board takes many minutes."""
-    pins = ["--lpf-allow-unconstrained"] if block == _WITH_PINS else ["--out-of-context"]
-    arguments = ["--85k", "--package", "CABGA381", "--speed", "6", "--json", "block.json", "--report", "route.json", *pins]
-    clock = ["--freq", str(config.clock_hz / 1e6), "--timing-allow-fail", "--seed", str(seed)]
-    nextpnr.run(arguments + clock, folder, folder / "nextpnr.log")
-    return route_of((folder / "route.json").read_text(), seed)
-
-
-def _show(console: Console, title: str, cells: Mapping[str, int], routed: Route | None) -> None:
-    table = Table(title=title)
+def _show(console: Console, result: BlockResult) -> None:
+    table = Table(title=f"{result.block} of {result.config.name} on {result.device.name}", title_justify="left")
     for heading in ("cell", "used", "available"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
-    for name, count in cells.items():
-        table.add_row(name, f"{count:,}", f"{AVAILABLE[name]:,}" if name in AVAILABLE else "")
+    for name, used, available in result.device.usage(result.cells):
+        table.add_row(name, f"{used:,}", f"{available:,}")
+    table.add_section()
+    for cell, count in result.cells.items():
+        table.add_row(cell, f"{count:,}", "")
     console.print(table)
+    routed = result.route
     if routed is not None:
         console.print(f"{routed.fmax_mhz:.1f} MHz (seed {routed.seed}); the longest path, {routed.path_ns:.1f} ns:")
-        console.print(f"  from {routed.path_from}\n  to   {routed.path_to}", markup=False)
+        console.print(f"  from {routed.path_from}\n  to   {routed.path_to}", markup=False, soft_wrap=True)
         console.print(f"  {routed.logic_ns:.1f} ns in cells, {routed.routing_ns:.1f} ns between them")
+    console.print(", ".join(f"{tool.name} {tool.version}" for tool in result.tools))
 
 
 app = typer.Typer(add_completion=False)
@@ -135,33 +112,24 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    block: Annotated[str, typer.Option(help=f"one of {', '.join(sorted(BLOCKS))}")] = _WITH_PINS,
+    block: Annotated[str, typer.Option(help="name of the block; a wrong one lists them")] = "board",
     preset: Annotated[str, typer.Option(help="configuration")] = configurations.DEFAULT_PRESET,
     place_and_route: Annotated[bool, typer.Option("--route", help="also place and route, for the clock")] = False,
     seed: Annotated[int, typer.Option(help="of placement")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder")] = Path("build/synth"),
 ) -> None:
-    """Synthesise a block for the LFE5U-85F, print what it takes, and write that to OUTPUT/PRESET-BLOCK.json."""
+    """Synthesise a block for its preset's FPGA, print what it takes, and write that to OUTPUT/PRESET-BLOCK.json."""
     try:
         config = configurations.preset(preset)
-        yosys = find_tool("yosys")
-        nextpnr = find_tool("nextpnr-ecp5") if place_and_route else None
-        folder = output / f"{preset}-{block}"
-        cells = synthesize(config, block, folder, yosys)
-        too_many = excess(cells)
-        routed = route(config, block, folder, nextpnr, seed) if nextpnr is not None and not too_many else None
+        result = measure(config, block, output / f"{preset}-{block}", route=place_and_route, seed=seed)
     except (ValueError, SynthesisError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    versions = {"yosys": yosys.version} | ({"nextpnr-ecp5": nextpnr.version} if nextpnr is not None else {})
-    report: Report = {"block": block, "preset": preset, "device": DEVICE, "tools": versions, "cells": cells}
-    content: dict[str, Any] = {**report, "route": routed.record() if routed is not None else None}
-    (output / f"{preset}-{block}.json").write_text(json.dumps(content, indent=2) + "\n")
-    console = Console()
-    _show(console, f"{block} of {preset} on {DEVICE}", cells, routed)
-    console.print(", ".join(f"{tool} {version}" for tool, version in versions.items()))
+    (output / f"{preset}-{block}.json").write_text(json.dumps(result.record(), indent=2) + "\n")
+    _show(Console(), result)
+    too_many = result.device.excess(result.cells)
     if too_many:
-        typer.echo(f"{block} of {preset} does not fit {DEVICE}: {', '.join(too_many)}", err=True)
+        typer.echo(f"{block} of {preset} does not fit {result.device.name}: {', '.join(too_many)}", err=True)
         raise typer.Exit(1)
 
 

