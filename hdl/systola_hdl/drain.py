@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+import itertools
+
+from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -14,6 +16,7 @@ from systola_hdl.layouts import payload_layout
 from systola_hdl.loop_nest import LoopNest
 from systola_hdl.output_stage import OutputForm, output_item
 from systola_hdl.parameters import ParameterLoader
+from systola_hdl.prepared_queue import PreparedQueue
 
 __all__ = ["Drain"]
 
@@ -23,16 +26,21 @@ class Drain(Component):
 
     For LSTM it does the same with the form GATES, which reserve places of the cell unit and have no address.
 
+    Design::
+
+        loop nest ─▶ position, chunk, count ─▶ queue ─▶ issue ─┬▶ accumulators ─ ─ ▶ o
+                                                              └▶ address and count ─┘
+
     A job (block, group) begins when its half of the accumulators is full and its parameters are loaded. Between two jobs that are
-    ready, one cycle is lost: ``full`` speaks of the next half only after ``release``. Chunks of the last group that lie wholly
-    beyond ``last_columns`` take no cycle of the output stage, but one of the loop.
+    ready, :attr:`job_gap` cycles are lost: ``full`` speaks of the next half only after ``release``, and is registered. Chunks of
+    the last group that lie wholly beyond ``last_columns`` take no cycle of the output stage, but one of the loop.
 
     Parameters
     ----------
     config:
         Engine.
     read_latency:
-        Cycles from ``accumulators.address`` to ``accumulators.data``, at least 2.
+        Cycles from ``accumulators.address`` to ``accumulators.data``, at least :attr:`ParameterLoader.swap_latency`.
 
     Attributes
     ----------
@@ -53,9 +61,14 @@ class Drain(Component):
         Ports of the accumulators and of the weight memory.
     """
 
-    def __init__(self, config: Config, *, read_latency: int = 2) -> None:
-        if read_latency < 2:
-            raise ValueError(f"read_latency must be at least 2, not {read_latency}")
+    #: Cycles between the last item of a job and the first of the next.
+    job_gap = 2
+    #: Items prepared ahead.
+    ahead = 16
+
+    def __init__(self, config: Config, *, read_latency: int = ParameterLoader.swap_latency) -> None:
+        if read_latency < ParameterLoader.swap_latency:
+            raise ValueError(f"read_latency must be at least {ParameterLoader.swap_latency}, not {read_latency}")
         self.config = config
         self.read_latency = read_latency
         super().__init__(
@@ -72,15 +85,26 @@ class Drain(Component):
                 "weights": Out(WeightRead(config)),
             }
         )
+        #: What is known of an item before its job may begin.
+        self.item_layout = data.StructLayout(
+            {
+                "address": signed(ADDRESS_BITS),
+                "position": range(config.accumulator_depth),
+                "too_far": 1,  # the position lies beyond the accumulators
+                "chunk": ceil_log2(config.columns // config.requantize_lanes),  # of the columns
+                "high": 1,  # the second half of a wide one
+                "count": range(config.requantize_lanes + 1),
+                "job_first": 1,
+                "job_last": 1,
+                "final": 1,  # the last item of all
+            }
+        )
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        config = self.config
-        lanes = config.requantize_lanes
-        chunks = config.columns // lanes
+        m.submodules.parameters = parameters = ParameterLoader(self.config)
+        m.submodules.queue = queue = PreparedQueue(self.item_layout, self.ahead)
         instruction = self.instruction
-
-        m.submodules.parameters = parameters = ParameterLoader(config)
         connect(m, parameters.weights, flipped(self.weights))
         m.d.comb += [
             parameters.start.eq(self.start),
@@ -92,7 +116,16 @@ class Drain(Component):
             parameters.factor.multiplier.eq(instruction.multiplier),
             parameters.factor.shift.eq(instruction.shift),
         ]
+        self._build_items(m, queue)
+        issue = self._build_issue(m, queue, parameters)
+        self._build_output(m, issue, queue.o.payload, parameters)
+        return m
 
+    def _build_items(self, m: Module, queue: PreparedQueue) -> None:
+        """Walk the loops and note of every item what does not depend on when it is issued."""
+        config, instruction = self.config, self.instruction
+        lanes = config.requantize_lanes
+        chunks = config.columns // lanes
         # The innermost loop goes through the columns of a position, by what is written at once.
         m.submodules.nest = nest = LoopNest(("block", "group", "y", "x", "chunk"))
         starting = Signal()
@@ -103,77 +136,87 @@ class Drain(Component):
             m.d.comb += [begin.counts[loop].eq(instruction[f"{loop}_count"]), begin.steps[loop][0].eq(instruction[f"{loop}_step"])]
         m.d.comb += [begin.counts.chunk.eq(Mux(instruction.wide, 2 * chunks, chunks)), begin.steps.chunk[0].eq(lanes)]
 
-        item = nest.o.payload
-        job_first = item.first.y & item.first.x & item.first.chunk
-        job_last = item.last.y & item.last.x & item.last.chunk
+        # Bytes of each chunk of the last group that belong to channels; every other group has all.
+        counts = [Signal(range(lanes + 1), name=f"count_{chunk}") for chunk in range(2 * chunks)]
+        channels = Mux(instruction.wide, instruction.last_columns << 1, instruction.last_columns)
+        for chunk, count in enumerate(counts):
+            above = (chunk + 1) * lanes
+            m.d.sync += count.eq(Mux(channels >= above, lanes, Mux(channels > above - lanes, channels - (above - lanes), 0)))
+
+        item, prepared = nest.o.payload, queue.i.payload
+        take = Signal()
         position = Signal(range(config.accumulator_depth + 1))
         chunk = Signal(range(2 * chunks))
-        release = Signal()
-        ready = Signal()  # the item's job may go on
-        issue = Signal()
-        m.d.comb += ready.eq(~job_first | (self.accumulators.full & parameters.available & ~release))
-        with m.If(nest.o.valid & job_first & parameters.outside):
-            m.d.comb += self.error.eq(ErrorCode.WEIGHT_ADDRESS)
-        with m.Elif(nest.o.valid & (position == config.accumulator_depth)):
-            m.d.comb += self.error.eq(ErrorCode.BAD_FIELD)
-        with m.Else():
-            m.d.comb += issue.eq(nest.o.valid & ready & self.free)
-
-        # Bytes of this chunk that belong to channels; none beyond those of the last group.
-        beyond = chunk * lanes
-        columns = Mux(item.last.group, instruction.last_columns, config.columns)
-        channels = Mux(instruction.wide, columns << 1, columns)
-        count = Signal(range(lanes + 1))
-        with m.If(channels >= beyond + lanes):
-            m.d.comb += count.eq(lanes)
-        with m.Elif(channels > beyond):
-            m.d.comb += count.eq(channels - beyond)
-
-        m.d.comb += [
-            nest.o.ready.eq(issue),
-            self.reserve.eq(issue & (count != 0)),
-            parameters.claim.eq(issue & job_first),
-            self.accumulators.address.eq(position),
-            self.accumulators.release.eq(release),
+        job_last = item.last.y & item.last.x & item.last.chunk
+        m.d.comb += [nest.o.ready.eq(queue.free), take.eq(nest.o.valid & queue.free), queue.take.eq(take)]
+        m.d.sync += [
+            queue.i.valid.eq(take),
+            prepared.address.eq(item.address[0]),
+            prepared.position.eq(position),
+            prepared.too_far.eq(position[-1]),
+            prepared.chunk.eq(Mux(instruction.wide, chunk >> 1, chunk)),
+            prepared.high.eq(chunk[0]),
+            prepared.count.eq(Mux(item.last.group, Array(counts)[chunk], lanes)),
+            prepared.job_first.eq(item.first.y & item.first.x & item.first.chunk),
+            prepared.job_last.eq(job_last),
+            prepared.final.eq(job_last & item.last.group & item.last.block),
         ]
-        m.d.sync += release.eq(issue & job_last)
-        with m.If(issue):
+        with m.If(take):
             m.d.sync += chunk.eq(Mux(item.last.chunk, 0, chunk + 1))
             m.d.sync += position.eq(Mux(job_last, 0, position + item.last.chunk))
+
+    def _build_issue(self, m: Module, queue: PreparedQueue, parameters: ParameterLoader) -> Signal:
+        """Read the accumulators for one item after the other; return whether it is now."""
+        item = queue.o.payload
+        issue, begins = Signal(), Signal()
+        may_begin = Signal()  # the next job may
+        in_job = Signal()  # from a job's first item until `full` speaks of the next one
+        release = Signal()
+        m.d.comb += [
+            issue.eq(queue.o.valid & self.free & ~item.too_far & (may_begin | ~item.job_first)),
+            begins.eq(issue & item.job_first),
+            queue.o.ready.eq(issue),
+            self.reserve.eq(issue & (item.count != 0)),
+            parameters.claim.eq(begins),
+            self.accumulators.address.eq(item.position),
+            self.accumulators.release.eq(release),
+        ]
+        m.d.sync += [
+            release.eq(issue & item.job_last),
+            may_begin.eq(self.accumulators.full & parameters.available & ~in_job & ~begins),
+            self.error.eq(ErrorCode.NONE),
+        ]
+        with m.If(begins):
+            m.d.sync += in_job.eq(1)
+        with m.Elif(release):
+            m.d.sync += in_job.eq(0)
+        with m.If(queue.o.valid & item.job_first & parameters.outside):
+            m.d.sync += self.error.eq(ErrorCode.WEIGHT_ADDRESS)
+        with m.Elif(queue.o.valid & item.too_far):
+            m.d.sync += self.error.eq(ErrorCode.BAD_FIELD)
         with m.If(self.start):
             m.d.sync += self.finished.eq(0)
-        with m.Elif(issue & job_last & item.last.group & item.last.block):
+        with m.Elif(issue & item.final):
             m.d.sync += self.finished.eq(1)
+        return issue
 
-        # Beside the accumulators' read.
-        travel = data.StructLayout(
-            {
-                "valid": 1,
-                "job_first": 1,
-                "chunk": ceil_log2(chunks),  # of the columns
-                "high": 1,  # the second half of a wide one
-                "address": ADDRESS_BITS,
-                "count": range(lanes + 1),
-            }
-        )
-        stages = [Signal(travel, name=f"read_{cycle}") for cycle in range(self.read_latency + 1)]
-        m.d.comb += [
-            stages[0].valid.eq(issue),
-            stages[0].job_first.eq(job_first),
-            stages[0].chunk.eq(Mux(instruction.wide, chunk >> 1, chunk)),
-            stages[0].high.eq(chunk[0]),
-            stages[0].address.eq(item.address[0]),
-            stages[0].count.eq(count),
-        ]
-        for cycle in range(self.read_latency):
-            m.d.sync += stages[cycle + 1].eq(stages[cycle])
+    def _build_output(self, m: Module, issue: Signal, item: data.View, parameters: ParameterLoader) -> None:
+        """Hand over what comes out of the accumulators, with what is known of it."""
+        instruction = self.instruction
+        stages = [Signal(1 + self.item_layout.size, name=f"read_{cycle}") for cycle in range(self.read_latency + 1)]
+        m.d.comb += stages[0].eq(Cat(issue, item))
+        for earlier, later in itertools.pairwise(stages):
+            m.d.sync += later.eq(earlier)
+        valid = [stage[0] for stage in stages]
+        items = [data.View(self.item_layout, stage[1:]) for stage in stages]
         # The parameters change as the first item of a job reaches the data.
-        m.d.comb += parameters.swap.eq(stages[-2].valid & stages[-2].job_first)
+        swap = self.read_latency - ParameterLoader.swap_latency
+        m.d.comb += parameters.swap.eq(valid[swap] & items[swap].job_first)
 
-        arrived = stages[-1]
+        arrived = items[-1]
         output = self.o.payload
         m.d.comb += [
-            self.o.valid.eq(arrived.valid & (arrived.count != 0)),
+            self.o.valid.eq(valid[-1] & (arrived.count != 0)),
             output.rounding.eq(instruction.rounding),
             output.form.eq(
                 Mux(
@@ -188,4 +231,3 @@ class Drain(Component):
         for name, source in (("value", self.accumulators.data), ("bias", parameters.bias), ("factor", parameters.factors)):
             target = output[name].as_value()
             m.d.comb += target.eq(source.as_value().word_select(arrived.chunk, len(target)))
-        return m

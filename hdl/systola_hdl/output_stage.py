@@ -5,13 +5,15 @@ from __future__ import annotations
 import enum
 import itertools
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
+from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import ADDRESS_BITS, ActivationWrite
+from systola_hdl.prepared_queue import Places
 from systola_hdl.requantizer import FACTOR, ROUNDING_BITS, Requantizer
 
 __all__ = ["OUTPUT_RANGE", "OutputForm", "OutputStage", "direct_item", "output_item"]
@@ -93,10 +95,14 @@ class OutputStage(Component):
         Port of the activation memory.
     """
 
-    #: Cycles from ``i`` to the earliest ``write.valid``: bias, requantizer, zero point, clamp, queue.
-    latency = 1 + Requantizer.latency + 1 + 1 + 1
+    #: Cycles from ``i`` to the queue: bias, requantizer, zero point, comparison with the limits, clamp.
+    result_latency = 1 + Requantizer.latency + 1 + 1 + 1
+    #: Cycles from ``i`` to the earliest ``write.valid``: the queue, and the port's registers.
+    latency = result_latency + 2
     #: Cycles from ``i`` to ``gates``: bias, requantizer, saturation.
     gates_latency = 1 + Requantizer.latency + 1
+    #: Cycles from ``direct`` to the earliest ``write.valid``: address and count, end, range check, queue, the port's registers.
+    direct_latency = 5
     #: Places: more than any producer's pipeline and this one's together, so that one item a cycle is sustained.
     places = 32
 
@@ -122,87 +128,106 @@ class OutputStage(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         lanes = self.config.requantize_lanes
-        item = self.i.payload
-
         # Where an item goes waits in a queue of its own, beside the pipeline.
         place_layout = data.StructLayout({"address": self.write.address.shape(), "mask": lanes, "outside": 1})
-        m.submodules.places = places = SyncFIFO(width=place_layout.size, depth=self.places)
+        m.submodules.targets = targets = SyncFIFO(width=place_layout.size, depth=self.places)
         m.submodules.results = results = SyncFIFO(width=8 * lanes, depth=self.places)
-        place_in = Signal(place_layout)
-        place_valid = Signal()
-        direct = self.direct.payload
-        address, count = Signal(signed(ADDRESS_BITS)), Signal(range(lanes + 1))
-        end = Signal(signed(ADDRESS_BITS + 1))
-        m.d.comb += [
-            address.eq(Mux(self.direct.valid, direct.address, item.address)),
-            count.eq(Mux(self.direct.valid, direct.count, item.count)),
-            end.eq(address + count),
-        ]
-        m.d.sync += [
-            place_valid.eq(self.direct.valid | (self.i.valid & (item.form != OutputForm.GATES))),
-            place_in.address.eq(address),
-            place_in.mask.eq(Cat(count > lane for lane in range(lanes))),
-            place_in.outside.eq((address < 0) | (end > self.config.activation_bytes)),
-        ]
-        m.d.comb += [places.w_en.eq(place_valid), places.w_data.eq(place_in)]
+        self._build_targets(m, targets)
+        self._build_results(m, results)
+        self._build_write(m, data.View(place_layout, targets.r_data), targets, results)
+        return m
 
+    def _build_targets(self, m: Module, targets: SyncFIFO) -> None:
+        """Queue where each item goes, and whether that is outside."""
+        lanes = self.config.requantize_lanes
+        item, direct = self.i.payload, self.direct.payload
+        # Cycle 1: address and count. Cycle 2: the address behind. Cycle 3: both compared.
+        valid = delayed(m, self.direct.valid | (self.i.valid & (item.form != OutputForm.GATES)), 3, "target_valid", init=0)
+        address = delayed(m, Mux(self.direct.valid, direct.address, item.address).as_signed(), 1, "address")
+        count = delayed(m, Mux(self.direct.valid, direct.count, item.count), 1, "count")
+        end = Signal(signed(ADDRESS_BITS + 1), reset_less=True)
+        mask = Cat(count > lane for lane in range(lanes))
+        m.d.sync += end.eq(address + count)
+        negative = delayed(m, address < 0, 1, "negative")
+        outside = delayed(m, negative | (end > self.config.activation_bytes), 1, "outside")
+        place = Cat(delayed(m, address[: len(self.write.address)], 2, "place"), delayed(m, mask, 2, "mask"), outside)
+        m.d.comb += [targets.w_en.eq(valid), targets.w_data.eq(place)]
+
+    def _build_results(self, m: Module, results: SyncFIFO) -> None:
+        """The pipeline: bytes of every item to the queue, gates to their port."""
+        lanes = self.config.requantize_lanes
+        item = self.i.payload
         # What an item is, beside the pipeline; the last stage is that of the result.
         travel = data.StructLayout({"valid": 1, "form": OutputForm})
-        stages = [Signal(travel, name=f"stage_{cycle}") for cycle in range(self.latency)]
+        stages = [Signal(travel, name=f"stage_{cycle}") for cycle in range(self.result_latency + 1)]
         m.d.comb += [stages[0].valid.eq(self.i.valid), stages[0].form.eq(item.form)]
         for earlier, later in itertools.pairwise(stages):
             m.d.sync += later.eq(earlier)
-        saturated, result = stages[self.gates_latency], stages[-1]
+        saturated, compared, result = stages[self.gates_latency], stages[-2], stages[-1]
         m.d.comb += self.gates.valid.eq(saturated.valid & (saturated.form == OutputForm.GATES))
-        direct_data, direct_valid = Signal.like(direct.data), Signal()
-        m.d.sync += [direct_data.eq(direct.data), direct_valid.eq(self.direct.valid)]
-        rounding = Signal(ROUNDING_BITS)
-        m.d.sync += rounding.eq(item.rounding)
+        # The range is constant: these are registers only for the way.
+        bounds = delayed(m, self.range, 1, "bounds")
         lowest = Signal(signed(8))  # an empty range ends at its maximum
-        m.d.sync += lowest.eq(Mux(self.range.minimum > self.range.maximum, self.range.maximum, self.range.minimum))
+        m.d.sync += lowest.eq(Mux(bounds.minimum > bounds.maximum, bounds.maximum, bounds.minimum))
+        rounding = delayed(m, item.rounding, 1, "rounding")
+        saturated_bytes = delayed(m, self.gates.payload.as_value(), 1, "saturated_bytes")
+        direct_data = delayed(m, self.direct.payload.data, 1, "direct_data")
+        direct_valid = delayed(m, self.direct.valid, 1, "direct_valid", init=0)
         for lane in range(lanes):
             m.submodules[f"requantizer{lane}"] = requantizer = Requantizer()
-            value = Signal(signed(32), name=f"value{lane}")
-            factor = Signal(FACTOR, name=f"factor{lane}")
-            total = Signal(signed(33), name=f"total{lane}")
-            byte = Signal(8, name=f"byte{lane}")
-            m.d.sync += [value.eq(item.value[lane] + item.bias[lane]), factor.eq(item.factor[lane])]
-            m.d.comb += [requantizer.i_value.eq(value), requantizer.i_factor.eq(factor), requantizer.i_rounding.eq(rounding)]
-            m.d.sync += total.eq(requantizer.o + self.range.zero_point)
-            limit = Cat(Const(-1, 15), Const(0, 1)) ^ requantizer.o[-1].replicate(16)
-            fits = (requantizer.o[15:] == 0) | requantizer.o[15:].all()
-            m.d.sync += self.gates.payload[lane].eq(Mux(fits, requantizer.o[:16], limit))
-            with m.Switch(saturated.form):
+            value = Signal(signed(32), name=f"value{lane}", reset_less=True)
+            total = Signal(signed(33), name=f"total{lane}", reset_less=True)
+            above, below = (Signal(name=f"{name}{lane}", reset_less=True) for name in ("above", "below"))
+            byte = Signal(8, name=f"byte{lane}", reset_less=True)
+            m.d.sync += [value.eq(item.value[lane] + item.bias[lane]), total.eq(requantizer.o + bounds.zero_point)]
+            m.d.comb += [
+                requantizer.i_value.eq(value),
+                requantizer.i_factor.eq(delayed(m, item.factor[lane], 1, f"factor{lane}")),
+                requantizer.i_rounding.eq(rounding),
+            ]
+            m.d.sync += self.gates.payload[lane].eq(_saturated(requantizer.o))
+            m.d.sync += [above.eq(total > bounds.maximum), below.eq(total < bounds.minimum)]
+            total_byte = delayed(m, total[:8], 1, f"total_byte{lane}")
+            with m.Switch(compared.form):
                 with m.Case(OutputForm.INT16_LOW):
-                    m.d.sync += byte.eq(self.gates.payload.as_value().word_select(lane, 8))
+                    m.d.sync += byte.eq(saturated_bytes.word_select(lane, 8))
                 with m.Case(OutputForm.INT16_HIGH):
-                    m.d.sync += byte.eq(self.gates.payload.as_value().word_select(lanes + lane, 8))
+                    m.d.sync += byte.eq(saturated_bytes.word_select(lanes + lane, 8))
                 with m.Case(OutputForm.INT8):
-                    m.d.sync += byte.eq(
-                        Mux(total > self.range.maximum, self.range.maximum, Mux(total < self.range.minimum, lowest, total[:8]))
-                    )
+                    m.d.sync += byte.eq(Mux(above, bounds.maximum, Mux(below, lowest, total_byte)))
             m.d.comb += results.w_data.word_select(lane, 8).eq(Mux(direct_valid, direct_data[lane], byte))
         m.d.comb += results.w_en.eq(direct_valid | (result.valid & (result.form != OutputForm.GATES)))
 
-        head = data.View(place_layout, places.r_data)
-        written = Signal()
+    def _build_write(self, m: Module, target: data.View, targets: SyncFIFO, results: SyncFIFO) -> None:
+        """Write what both queues have, and count the places."""
+        port = self.write
+        passes, take, written = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.write.valid.eq(results.r_rdy & ~head.outside),
-            self.write.address.eq(head.address),
-            self.write.mask.eq(head.mask),
-            self.write.data.eq(results.r_data),
-            self.outside.eq(results.r_rdy & head.outside),
-            written.eq(self.write.valid & self.write.ready),
-            results.r_en.eq(written),
-            places.r_en.eq(written),
+            passes.eq(~self.outside & (~port.valid | port.ready)),
+            take.eq(passes & targets.r_rdy & results.r_rdy),
+            targets.r_en.eq(take),
+            results.r_en.eq(take),
+            written.eq(port.valid & port.ready),
         ]
+        with m.If(passes):
+            m.d.sync += [port.valid.eq(take & ~target.outside), self.outside.eq(take & target.outside)]
+            m.d.sync += [port.address.eq(target.address), port.mask.eq(target.mask), port.data.eq(results.r_data)]
 
-        reserved = Signal(range(self.places + 1))
+        m.submodules.reserved = reserved = Places(self.places)
         settling = Signal(range(self.write_latency + 1))  # cycles until the last write can be read
-        m.d.sync += reserved.eq(reserved + self.reserve - written)
         with m.If(written):
             m.d.sync += settling.eq(self.write_latency)
         with m.Elif(settling > 0):
             m.d.sync += settling.eq(settling - 1)
-        m.d.comb += [self.free.eq(reserved < self.places), self.idle.eq((reserved == 0) & (settling == 0))]
-        return m
+        m.d.comb += [
+            reserved.take.eq(self.reserve),
+            reserved.give.eq(written),
+            self.free.eq(reserved.free),
+            self.idle.eq(reserved.empty & (settling == 0)),
+        ]
+
+
+def _saturated(value: Signal) -> Value:
+    """A signed value clamped to int16."""
+    fits = (value[15:] == 0) | value[15:].all()
+    return Mux(fits, value[:16], Cat((~value[-1]).replicate(15), value[-1]))

@@ -19,7 +19,7 @@ class ParameterLoader(Component):
     """Fetches the parameters of every (block, group) of a POST or LSTM, in order, in the layout of :mod:`systola_firmware.isa`.
 
     Two sets of registers: one is in use, the next is loaded meanwhile. A set costs ``bias_words`` or ``channel_parameter_words``
-    cycles and the memory's latency, all of it hidden except for the first.
+    cycles, the memory's latency and :attr:`set_latency`, all of it hidden except for the first.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class ParameterLoader(Component):
     claim:
         For one cycle, while ``available``: a job begins and will ``swap`` later. ``available`` falls.
     swap:
-        For one cycle, some cycle after ``claim``: the claimed set is in use from the next cycle on.
+        For one cycle, some cycle after ``claim``: the claimed set is in use :attr:`swap_latency` cycles later.
     outside:
         The next set lies outside the weight memory; stays until reset.
     bias, factors:
@@ -44,6 +44,11 @@ class ParameterLoader(Component):
     weights:
         Port of the weight memory.
     """
+
+    #: Cycles that a set takes beside its words and the memory: count, start of the fetcher, arrival, set.
+    set_latency = 2 + WordFetcher.latency + 1
+    #: Cycles from ``swap`` to the set: a register a column for the enable, and the set's own.
+    swap_latency = 2
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -75,65 +80,88 @@ class ParameterLoader(Component):
         m.d.comb += [self.outside.eq(fetcher.outside), fetcher.consumed.eq(self.weights.data_valid)]
 
         fetches_factors = Signal()  # those that all groups share
-        count = Mux(fetches_factors, words - config.bias_words, Mux(self.per_channel, words, config.bias_words))
+        count = Signal(range(words + 1))  # words of what is fetched next
         address = Signal(WEIGHT_ADDRESS_BITS)
+        following_address = Signal(WEIGHT_ADDRESS_BITS)  # behind that
         group = Signal(COUNT_BITS)
         block = Signal(COUNT_BITS)
+        is_last_group, is_last_block = Signal(), Signal()
         first_address = Signal(WEIGHT_ADDRESS_BITS)  # of the first group's set
         m.d.comb += [fetcher.start.payload.address.eq(address), fetcher.start.payload.count.eq(count)]
+        # None of these changes in the cycles before it is used.
+        m.d.sync += [
+            count.eq(Mux(fetches_factors, words - config.bias_words, Mux(self.per_channel, words, config.bias_words))),
+            following_address.eq(address + count),
+            is_last_group.eq(group == self.group_count),
+            is_last_block.eq(block == self.block_count),
+        ]
 
         # The next set, word by word as it comes; shared factors stay while biases come and go.
-        received = Signal(range(words))
-        place = received + Mux(fetches_factors, config.bias_words, 0)
-        following = [Signal(8 * config.weight_word_bytes, name=f"word{index}") for index in range(words)]
+        place, end = Signal(words), Signal(words)  # one-hot: of the word that comes next, and of the last one
+        arrived, arrives = Signal.like(self.weights.data, reset_less=True), Signal(words)
+        following = [Signal(8 * config.weight_word_bytes, name=f"word{index}", reset_less=True) for index in range(words)]
+        m.d.sync += [
+            arrived.eq(self.weights.data),
+            arrives.eq(Mux(self.weights.data_valid, place, 0)),
+            end.eq(Mux(fetches_factors | self.per_channel, 1 << (words - 1), 1 << (config.bias_words - 1))),
+        ]
         with m.If(self.weights.data_valid):
-            m.d.sync += received.eq(received + 1)
-            for index, word in enumerate(following):
-                with m.If(place == index):
-                    m.d.sync += word.eq(self.weights.data)
+            m.d.sync += place.eq(place << 1)
+        for index, word in enumerate(following):
+            with m.If(arrives[index]):
+                m.d.sync += word.eq(arrived)
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.address), first_address.eq(self.address), group.eq(1), block.eq(1)]
                 m.d.sync += fetches_factors.eq(self.shared)
                 with m.If(self.start):
-                    m.next = "REQUEST"
+                    m.next = "COUNT"
+            with m.State("COUNT"):
+                m.d.sync += place.eq(Mux(fetches_factors, 1 << config.bias_words, 1))
+                m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += fetcher.start.valid.eq(1)
-                m.d.sync += received.eq(0)
                 with m.If(fetcher.start.ready):
                     m.next = "RECEIVE"
             with m.State("RECEIVE"):
-                with m.If(self.weights.data_valid & (received == count - 1)):
-                    m.next = "AVAILABLE"
+                with m.If((arrives & end).any()):
                     with m.If(fetches_factors):
-                        m.d.sync += [fetches_factors.eq(0), address.eq(address + count), first_address.eq(address + count)]
-                        m.next = "REQUEST"
+                        m.d.sync += [fetches_factors.eq(0), address.eq(following_address), first_address.eq(following_address)]
+                        m.next = "COUNT"
+                    with m.Else():
+                        m.d.sync += self.available.eq(1)
+                        m.next = "AVAILABLE"
             with m.State("AVAILABLE"):
-                m.d.comb += self.available.eq(1)
                 with m.If(self.claim):
+                    m.d.sync += self.available.eq(0)
                     m.next = "CLAIMED"
             with m.State("CLAIMED"):
                 with m.If(self.swap):
-                    m.next = "REQUEST"
-                    with m.If(group != self.group_count):
-                        m.d.sync += [group.eq(group + 1), address.eq(address + count)]
+                    with m.If(~is_last_group):
+                        m.d.sync += [group.eq(group + 1), address.eq(following_address)]
                     with m.Else():
                         m.d.sync += [group.eq(1), address.eq(first_address), block.eq(block + 1)]
-                        with m.If(block == self.block_count):
-                            m.next = "IDLE"
-        following_bias = Cat(*following[: config.bias_words])
-        following_multiplier = Cat(*following[config.bias_words : 2 * config.bias_words])
-        following_shift = following[-1]
-        takes_factors = self.per_channel | self.shared
-        with m.If(self.swap):
-            m.d.sync += self.bias.eq(following_bias)
-            for column in range(config.columns):
-                factor = self.factors[column]
-                m.d.sync += [
-                    factor.multiplier.eq(
-                        Mux(takes_factors, following_multiplier.word_select(column, 32).as_signed(), self.factor.multiplier)
-                    ),
-                    factor.shift.eq(Mux(takes_factors, following_shift.word_select(column, 8).as_signed(), self.factor.shift)),
-                ]
+                    m.next = "COUNT"
+                    with m.If(is_last_group & is_last_block):
+                        m.next = "IDLE"
+        self._build_set(m, following)
         return m
+
+    def _build_set(self, m: Module, following: list[Signal]) -> None:
+        """The set in use. The next one's first word arrives later than ``swap_latency`` cycles after ``swap``."""
+        words = self.config.bias_words
+        following_bias, following_multiplier = Cat(*following[:words]), Cat(*following[words : 2 * words])
+        following_shift = following[-1]
+        for column in range(self.config.columns):
+            swap = Signal(name=f"swap{column}", attrs={"keep": 1})
+            takes_factors = Signal(name=f"takes_factors{column}", attrs={"keep": 1})
+            m.d.sync += [swap.eq(self.swap), takes_factors.eq(self.per_channel | self.shared)]
+            multiplier = following_multiplier.word_select(column, 32).as_signed()
+            shift = following_shift.word_select(column, 8).as_signed()
+            with m.If(swap):
+                m.d.sync += [
+                    self.bias[column].eq(following_bias.word_select(column, 32)),
+                    self.factors[column].multiplier.eq(Mux(takes_factors, multiplier, self.factor.multiplier)),
+                    self.factors[column].shift.eq(Mux(takes_factors, shift, self.factor.shift)),
+                ]

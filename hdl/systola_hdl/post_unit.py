@@ -29,9 +29,9 @@ class PostUnit(Component):
     LSTM runs on drain and requantizers, from which it goes to the LSTM path and back. Without ``config.lstm`` it is an illegal
     opcode.
 
-    An instruction begins when the one before it is complete, three cycles after it is offered. Fields are checked before anything
-    is done. Errors are precise: everything the instruction writes before the place of the error is written first, then
-    ``control.error`` pulses, and nothing follows until reset.
+    An instruction begins when the one before it is complete, four cycles after it is offered: it is taken, decoded and checked,
+    judged, and started. Fields are checked before anything is done. Errors are precise: everything the instruction writes before
+    the place of the error is written first, then ``control.error`` pulses, and nothing follows until reset.
 
     Throughput: see :class:`~systola_hdl.drain.Drain`, :class:`~systola_hdl.vector.Vector`,
     :class:`~systola_hdl.tables.TableLoader` and :class:`~systola_hdl.lstm_path.LstmPath`.
@@ -87,7 +87,9 @@ class PostUnit(Component):
             for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE, Opcode.LSTM)
             if self.config.lstm or opcode is not Opcode.LSTM
         }
-        is_opcode = {opcode: instruction.opcode == opcode for opcode in views}
+        # Decoded a cycle after the instruction.
+        is_opcode = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in views}
+        m.d.sync += [is_one.eq(instruction.opcode == opcode) for opcode, is_one in is_opcode.items()]
         m.d.comb += [
             drain.instruction.eq(views[Opcode.POST]),
             drain.free.eq(output.free),
@@ -98,8 +100,7 @@ class PostUnit(Component):
         connect(m, drain.accumulators, flipped(self.drain))
         connect(m, output.write, flipped(self.activation_write))
         connect(m, tables.o, vector.table_write)
-        self._build_output_sharing(m, is_opcode[Opcode.POST], drain, vector, output)
-        drains = is_opcode[Opcode.POST]
+        drains: Value = is_opcode[Opcode.POST]
         readers: list[tuple[Value, Vector | LstmPath]] = [(is_opcode[Opcode.VECTOR], vector)]
         finished_by = {Opcode.POST: drain.finished, Opcode.VECTOR: vector.finished, Opcode.TABLE: tables.finished}
         errors: dict[Opcode, Value] = {
@@ -107,6 +108,7 @@ class PostUnit(Component):
             Opcode.VECTOR: vector.error,
             Opcode.TABLE: Mux(tables.outside, ErrorCode.WEIGHT_ADDRESS, ErrorCode.NONE),
         }
+        reserves = [drain.reserve & is_opcode[Opcode.POST], vector.reserve]
         starts = {Opcode.VECTOR: vector.start, Opcode.TABLE: tables.start}
         rules = {
             Opcode.POST: self._bad_post(views[Opcode.POST]),
@@ -119,11 +121,14 @@ class PostUnit(Component):
             self._build_lstm(m, is_opcode[Opcode.LSTM], drain, lstm, output)
             drains |= is_opcode[Opcode.LSTM]
             readers.append((is_opcode[Opcode.LSTM], lstm))
+            reserves.append(lstm.reserve)
             starts[Opcode.LSTM] = lstm.start
             finished_by[Opcode.LSTM] = drain.finished & lstm.finished
             # The drain's error is that of the oldest position once all gates before it have been taken.
             errors[Opcode.LSTM] = lstm.error | Mux(lstm.empty, drain.error, ErrorCode.NONE)
             rules[Opcode.LSTM] = self._bad_lstm(views[Opcode.LSTM])
+        m.d.comb += output.reserve.eq(Cat(reserves).any())
+        self._build_output_sharing(m, is_opcode[Opcode.VECTOR], drain, vector, output)
         self._build_read_sharing(m, readers)
         self._build_weight_sharing(m, ((drains, drain), (is_opcode[Opcode.TABLE], tables)))
         for name in ("zero_point", "minimum", "maximum"):
@@ -132,12 +137,14 @@ class PostUnit(Component):
             )
 
         # What the instruction in progress says of itself.
-        finished = Signal()
+        finished = Cat(is_one & finished_by[opcode] for opcode, is_one in is_opcode.items()).any()
         error = Signal(ERROR_CODE)
-        with m.Switch(instruction.opcode):
-            for opcode in views:
-                with m.Case(opcode):
-                    m.d.comb += [finished.eq(finished_by[opcode]), error.eq(errors[opcode])]
+        for opcode, is_one in is_opcode.items():
+            with m.If(is_one):
+                m.d.sync += error.eq(errors[opcode])
+        running, complete = Signal(), Signal()
+        m.d.sync += complete.eq(running & finished & output.idle)
+        is_bad = self._build_check(m, is_opcode, rules)
 
         reason = Signal(ERROR_CODE)
         settling = Signal(range(LookUpTables.write_latency + 1))
@@ -150,34 +157,33 @@ class PostUnit(Component):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += self.control.busy.eq(1)
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.comb += self.control.busy.eq(1)
                 m.next = "START"
                 with m.If(~Cat(is_opcode.values()).any()):
                     m.d.sync += reason.eq(ErrorCode.ILLEGAL_OPCODE)
                     m.next = "ERROR"
-                for opcode, broken in rules.items():
-                    is_bad = Signal(len(broken), name=f"bad_{opcode.name.lower()}")
-                    for number, rule in enumerate(broken):
-                        m.d.comb += is_bad[number].eq(rule)
-                    with m.If(is_opcode[opcode] & is_bad.any()):
-                        m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
-                        m.next = "ERROR"
+                with m.Elif(is_bad):
+                    m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
+                    m.next = "ERROR"
             with m.State("START"):
                 m.d.comb += [
                     self.control.busy.eq(1),
                     drain.start.eq(drains),
                     *(start.eq(is_opcode[opcode]) for opcode, start in starts.items()),
                 ]
-                m.d.sync += settling.eq(LookUpTables.write_latency)
+                m.d.sync += settling.eq(Mux(is_opcode[Opcode.TABLE], LookUpTables.write_latency, 0))
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += self.control.busy.eq(1)
+                m.d.comb += [self.control.busy.eq(1), running.eq(1)]
                 with m.If(output.outside):
                     m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                     m.next = "ERROR"
                 with m.Elif((error != ErrorCode.NONE) & output.idle):
                     m.d.sync += reason.eq(error)
                     m.next = "ERROR"
-                with m.Elif(finished & output.idle):
+                with m.Elif(complete):
                     m.d.sync += settling.eq(settling - 1)
                     with m.If(settling == 0):
                         m.d.comb += self.control.done.eq(1)
@@ -189,14 +195,23 @@ class PostUnit(Component):
                 pass  # until reset
         return m
 
-    def _build_output_sharing(self, m: Module, is_post: Value, drain: Drain, vector: Vector, output: OutputStage) -> None:
-        """The opcode in progress owns the output stage."""
-        m.d.comb += [
-            output.i.valid.eq(Mux(is_post, drain.o.valid, vector.o.valid)),
-            output.i.payload.eq(Mux(is_post, drain.o.payload, vector.o.payload)),
-            output.reserve.eq(Mux(is_post, drain.reserve, vector.reserve)),
-            vector.free.eq(output.free),
+    def _build_check(self, m: Module, is_opcode: dict[Opcode, Signal], rules: dict[Opcode, list[Value]]) -> Value:
+        """Whether the instruction breaks a rule of its opcode; with the decoded opcodes."""
+        broken = []
+        for opcode, is_one in is_opcode.items():
+            for number, rule in enumerate(rules[opcode]):
+                breaks = Signal(name=f"breaks_{opcode.name.lower()}_{number}")
+                m.d.sync += breaks.eq(rule)
+                broken.append(is_one & breaks)
+        return Cat(broken).any()
+
+    def _build_output_sharing(self, m: Module, is_vector: Value, drain: Drain, vector: Vector, output: OutputStage) -> None:
+        """The opcode in progress owns the output stage, which its items reach through a register."""
+        m.d.sync += [
+            output.i.valid.eq(Mux(is_vector, vector.o.valid, drain.o.valid)),
+            output.i.payload.eq(Mux(is_vector, vector.o.payload, drain.o.payload)),
         ]
+        m.d.comb += vector.free.eq(output.free)
 
     def _build_lstm(self, m: Module, is_lstm: Value, drain: Drain, lstm: LstmPath, output: OutputStage) -> None:
         """Run the drain for LSTM, as if it were a POST, and put the LSTM path behind the requantizers."""
@@ -220,9 +235,6 @@ class PostUnit(Component):
                 drain.instruction.y_count.eq(1),
                 drain.instruction.last_columns.eq(fields.last_units * len(GATES)),
                 drain.instruction.rounding.eq(Rounding.DOUBLE),
-                output.i.valid.eq(drain.o.valid),
-                output.i.payload.eq(drain.o.payload),
-                output.reserve.eq(lstm.reserve),
                 lstm.reserve_gates.eq(drain.reserve),
                 drain.free.eq(lstm.free_gates),
             ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
+from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import WeightRead
 from systola_hdl.word_fetcher import WordFetcher
 
@@ -41,8 +43,10 @@ class LookUpTables(Component):
         int32 a lane.
     """
 
-    latency = 1
-    write_latency = 2
+    #: Memory, and a register behind it: a block RAM's own output is late in its cycle.
+    latency = 2
+    #: Two registers of the broadcast, the second one a lane, and the memory.
+    write_latency = 3
 
     def __init__(self, lanes: int) -> None:
         if lanes < 1:
@@ -59,19 +63,19 @@ class LookUpTables(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        write = Signal(TABLE_WRITE)  # a register before the broadcast
-        write_enable = Signal()
-        m.d.sync += [write.eq(self.write.payload), write_enable.eq(self.write.valid)]
+        write = delayed(m, Cat(self.write.valid, self.write.payload), 1, "write", init=0)
         for lane in range(self.lanes):
             m.submodules[f"lane{lane}"] = memory = Memory(shape=signed(32), depth=TABLES * TABLE_ENTRIES, init=[])
             write_port = memory.write_port()
             read_port = memory.read_port()
+            enable = Signal(name=f"enable{lane}", attrs={"keep": 1})
+            entry = Signal(TABLE_WRITE, name=f"entry{lane}", reset_less=True, attrs={"keep": 1})
+            m.d.sync += [Cat(enable, entry).eq(write), self.o[lane].eq(read_port.data)]
             m.d.comb += [
-                write_port.en.eq(write_enable),
-                write_port.addr.eq(write.index),
-                write_port.data.eq(write.entry),
+                write_port.en.eq(enable),
+                write_port.addr.eq(entry.index),
+                write_port.data.eq(entry.entry),
                 read_port.addr.eq(Cat(self.i_bytes[lane], self.i_table)),
-                self.o[lane].eq(read_port.data),
             ]
         return m
 
@@ -79,8 +83,8 @@ class LookUpTables(Component):
 class TableLoader(Component):
     """Executes TABLE: reads one or two tables from the weight memory and delivers one entry a cycle.
 
-    The next word is read while the entries of the last one leave; a word with fewer entries than the memory has cycles of latency
-    is waited for.
+    The next words, up to :attr:`words`, are read while the entries of the last one leave; if all of them have fewer entries than
+    the memory has cycles of latency, they are waited for.
 
     Attributes
     ----------
@@ -95,6 +99,9 @@ class TableLoader(Component):
     weights:
         Port of the weight memory.
     """
+
+    #: Words requested or waiting.
+    words = 4
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -114,34 +121,39 @@ class TableLoader(Component):
         m = Module()
         word_entries = self.config.weight_word_bytes // 4
         table_words = TABLE_ENTRIES // word_entries
-        m.submodules.fetcher = fetcher = WordFetcher(self.config, limit=1)
+        m.submodules.fetcher = fetcher = WordFetcher(self.config, limit=self.words)
+        m.submodules.queue = queue = SyncFIFO(width=len(self.weights.data.as_value()), depth=self.words)
         connect(m, fetcher.weights, flipped(self.weights))
         m.d.comb += [
             self.outside.eq(fetcher.outside),
             fetcher.start.valid.eq(self.start),
             fetcher.start.payload.address.eq(self.address),
             fetcher.start.payload.count.eq(self.tables * table_words),
+            queue.w_en.eq(self.weights.data_valid),
+            queue.w_data.eq(self.weights.data),
         ]
 
-        arrived = Signal(self.weights.data.shape())
-        has_arrived = Signal()
-        entries = Signal(data.ArrayLayout(signed(32), word_entries))
-        left = Signal(range(word_entries + 1))
+        # The entries of a word leave one by one, and a one for each of them.
+        entries = Signal(data.ArrayLayout(signed(32), word_entries), reset_less=True)
+        left = Signal(word_entries)
+        is_last = ~left[1] if word_entries > 1 else Const(1)  # or none at all
         index = Signal(range(TABLES * TABLE_ENTRIES + 1))
         end = Signal(range(TABLES * TABLE_ENTRIES + 1))
+        load = Signal()
         m.d.comb += [
-            self.o.valid.eq(left != 0),
+            load.eq(queue.r_rdy & is_last),
+            queue.r_en.eq(load),
+            fetcher.consumed.eq(load),
+            self.o.valid.eq(left[0]),
             self.o.payload.index.eq(index),
             self.o.payload.entry.eq(entries[0]),
-            self.finished.eq(index == end),
-            fetcher.consumed.eq(has_arrived & (left <= 1)),
         ]
-        with m.If(left != 0):
-            m.d.sync += [left.eq(left - 1), index.eq(index + 1), entries.eq(entries.as_value() >> 32)]
-        with m.If(fetcher.consumed):
-            m.d.sync += [entries.eq(arrived), left.eq(word_entries), has_arrived.eq(0)]
-        with m.If(self.weights.data_valid):
-            m.d.sync += [arrived.eq(self.weights.data), has_arrived.eq(1)]
+        m.d.sync += [
+            left.eq(Mux(load, -1, left >> 1)),
+            entries.eq(Mux(load, queue.r_data, entries.as_value() >> 32)),
+            index.eq(index + left[0]),
+            self.finished.eq((index == end) & ~self.start),
+        ]
         with m.If(self.start):
             m.d.sync += [index.eq(0), end.eq(self.tables * TABLE_ENTRIES)]
         return m

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from amaranth.hdl import Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import ceil_log2
 
 from systola_firmware.config import Config
 from systola_firmware.isa import Combine, ErrorCode, Opcode, Rounding
+from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import ADDRESS_BITS, ERROR_CODE, ActivationRead
 from systola_hdl.layouts import payload_layout
 from systola_hdl.loop_nest import LoopNest
 from systola_hdl.output_stage import output_item
+from systola_hdl.prepared_queue import PreparedQueue
 from systola_hdl.tables import TABLE_WRITE, LookUpTables
 
 __all__ = ["Vector"]
+
+#: What a maximum begins with: the least int8.
+_LEAST = -128
 
 
 class Vector(Component):
@@ -23,8 +28,11 @@ class Vector(Component):
 
     Design::
 
-        loop nest ─▶ read port ─ ─ ─ ─ ▶ bytes ─▶ table ─▶ operand ─▶ combined ─▶ output stage
-                └──▶ queue of what each read is for ─┘  1        2          3 cycles after the data
+        loop nest ─▶ range check ─▶ queue ─┬▶ read port ─ ─ ▶ bytes ─▶ tables ─▶ operand ─▶ bounded ─▶ combined ─▶ output stage
+                                           └▶ queue of purposes ┘  1         3          4          5           6 cycles after data
+
+    A sum is collected in a register that is zero when the next item begins, a maximum in one that the first operand overwrites:
+    in either loop lies one carry chain. Maxima begin at -128, so operands below that are replaced on their way.
 
     Parameters
     ----------
@@ -50,10 +58,12 @@ class Vector(Component):
         Read port of the activation memory.
     """
 
-    #: Reads that may be under way; more than the memory's latency.
+    #: Reads that may be under way; more than the memory's latency and that of :class:`~systola_hdl.prepared_queue.PreparedQueue`.
     reads = 16
+    #: Reads prepared ahead.
+    ahead = 16
     #: Cycles from ``activations.data_valid`` to ``o.valid``.
-    latency = 3 + LookUpTables.latency
+    latency = 1 + LookUpTables.latency + 3
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -80,17 +90,28 @@ class Vector(Component):
                 "count": range(config.requantize_lanes + 1),
             }
         )
+        #: A read before it is requested.
+        self.read_layout = data.StructLayout(
+            {
+                "address": ceil_log2(config.activation_bytes),
+                "outside": 1,  # it may not be requested
+                "final": 1,  # the last one of all
+                "purpose": self.purpose_layout,
+            }
+        )
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.purposes = purposes = SyncFIFO(width=self.purpose_layout.size, depth=self.reads)
-        self._build_reads(m, purposes)
+        m.submodules.queue = queue = PreparedQueue(self.read_layout, self.ahead)
+        m.submodules.purposes = purposes = PreparedQueue(self.purpose_layout, self.reads)
+        self._build_reads(m, queue)
+        self._build_requests(m, queue, purposes)
         self._build_combination(m, purposes)
         return m
 
-    def _build_reads(self, m: Module, purposes: SyncFIFO) -> None:
-        """Walk the loops, request every operand and note what it is for."""
-        instruction = self.instruction
+    def _build_reads(self, m: Module, queue: PreparedQueue) -> None:
+        """Walk the loops, and prepare every operand's read and what it is for."""
+        config, instruction = self.config, self.instruction
         m.submodules.nest = nest = LoopNest(("y", "x", "group", "t1", "t0", "operand"), addresses=3)
         starting = Signal()
         begin = nest.start.payload
@@ -109,86 +130,98 @@ class Vector(Component):
             ]
         m.d.comb += [begin.steps.t1[0].eq(instruction.t1_step), begin.steps.t0[0].eq(instruction.t0_step)]
 
-        item = nest.o.payload
-        purpose = Signal(self.purpose_layout)
-        m.d.comb += [
+        # Cycle 1: which address, and the last one at which its bytes are inside. Cycle 2: compared.
+        item, read, checked = nest.o.payload, Signal(self.read_layout), queue.i.payload
+        address, limit = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))
+        taken = Signal()
+        limits = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))  # by whether it is the last group
+        for last, count in enumerate((config.requantize_lanes, instruction.last_lanes)):
+            m.d.sync += limits[last].eq(config.activation_bytes - count)
+        m.d.comb += [nest.o.ready.eq(queue.free), queue.take.eq(nest.o.valid & queue.free)]
+        purpose = read.purpose
+        m.d.sync += [
+            taken.eq(queue.take),
+            address.eq(Mux(item.first.operand, item.address[0], item.address[1])),
+            limit.eq(Mux(item.last.group, limits[1], limits[0])),
+            read.final.eq(item.last.as_value().all()),
             purpose.operand.eq(~item.first.operand),
             purpose.first.eq(item.first.t1 & item.first.t0 & item.first.operand),
             purpose.last.eq(item.last.t1 & item.last.t0 & item.last.operand),
             purpose.address.eq(item.address[2]),
-            purpose.count.eq(Mux(item.last.group, instruction.last_lanes, self.config.requantize_lanes)),
-            purposes.w_data.eq(purpose),
+            purpose.count.eq(Mux(item.last.group, instruction.last_lanes, config.requantize_lanes)),
+            queue.i.valid.eq(taken),
+            checked.address.eq(address),
+            checked.outside.eq((instruction.sources != 0) & ((address < 0) | (address > limit))),
+            checked.final.eq(read.final),
+            checked.purpose.eq(purpose),
         ]
-        fills = instruction.sources == 0
-        address = Mux(purpose.operand, item.address[1], item.address[0])
-        outside = Signal()
-        wanted = Signal()  # falls only after a transfer, so `activations.valid` does
-        issue = Signal()
+
+    def _build_requests(self, m: Module, queue: PreparedQueue, purposes: PreparedQueue) -> None:
+        """Request every read, once there are places for its purpose and, if it is the last, its item."""
+        fills = self.instruction.sources == 0
+        read, port = queue.o.payload, self.activations
+        load = Signal()
         m.d.comb += [
-            outside.eq(~fills & ((address < 0) | (address + purpose.count > self.config.activation_bytes))),
-            wanted.eq(nest.o.valid & purposes.w_rdy & (self.free | ~purpose.last)),
-            self.activations.address.eq(address),
-            self.activations.valid.eq(wanted & ~fills & ~outside),
-            issue.eq(wanted & ~outside & (fills | self.activations.ready)),
-            nest.o.ready.eq(issue),
-            purposes.w_en.eq(issue),
-            self.reserve.eq(issue & purpose.last),
-            self.error.eq(Mux(nest.o.valid & outside, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE)),
+            load.eq(queue.o.valid & ~read.outside & purposes.free & (self.free | ~read.purpose.last) & (~port.valid | port.ready)),
+            queue.o.ready.eq(load),
+            purposes.take.eq(load),
+            purposes.i.valid.eq(load),
+            purposes.i.payload.eq(read.purpose),
+            self.reserve.eq(load & read.purpose.last),
         ]
-        all_last = item.last.as_value().all()
+        with m.If(~port.valid | port.ready):
+            m.d.sync += [port.valid.eq(load & ~fills), port.address.eq(read.address)]
+        m.d.sync += self.error.eq(Mux(queue.o.valid & read.outside, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE))
         with m.If(self.start):
             m.d.sync += self.finished.eq(0)
-        with m.Elif(issue & all_last):
+        with m.Elif(load & read.final):
             m.d.sync += self.finished.eq(1)
 
-    def _build_combination(self, m: Module, purposes: SyncFIFO) -> None:
+    def _build_combination(self, m: Module, purposes: PreparedQueue) -> None:
         """Map every operand through its table, combine those of an item, and hand the result over."""
         instruction = self.instruction
         lanes = self.config.requantize_lanes
         takes_maximum = instruction.combine == Combine.MAX
         fills = instruction.sources == 0
-        identity = Mux(takes_maximum, -128, 0)
 
         m.submodules.tables = tables = LookUpTables(lanes)
         connect(m, tables.write, flipped(self.table_write))
+        # Cycle 1: bytes, and what they are for.
+        came = Signal()
         arrives = Signal()
-        m.d.comb += [arrives.eq(purposes.r_rdy & (fills | self.activations.data_valid)), purposes.r_en.eq(arrives)]
-        # cycle 1: bytes; cycle 2: table entries; cycle 3: operands; cycle 4: combined
-        valid = [Signal(name=f"valid_{cycle}") for cycle in range(self.latency)]
-        purpose = [Signal(self.purpose_layout, name=f"purpose_{cycle}") for cycle in range(self.latency)]
-        m.d.comb += [valid[0].eq(arrives), purpose[0].eq(purposes.r_data)]
-        for cycle in range(1, self.latency):
-            m.d.sync += [valid[cycle].eq(valid[cycle - 1]), purpose[cycle].eq(purpose[cycle - 1])]
+        m.d.sync += came.eq(self.activations.data_valid)
+        m.d.comb += [arrives.eq(purposes.o.valid & (fills | came)), purposes.o.ready.eq(arrives)]
+        m.d.comb += tables.i_table.eq(purposes.o.payload.operand)
+        # What they are for, beside the tables, the operands, and with those in their bounds.
+        wait = LookUpTables.latency + 2
+        valid = delayed(m, arrives, wait, "valid", init=0)
+        purpose = data.View(self.purpose_layout, delayed(m, purposes.o.payload.as_value(), wait, "purpose"))
 
         output = self.o.payload
         m.d.sync += [
-            self.o.valid.eq(valid[-1] & purpose[-1].last),
-            output.address.eq(purpose[-1].address),
-            output.count.eq(purpose[-1].count),
+            self.o.valid.eq(valid & purpose.last),
+            output.address.eq(purpose.address),
+            output.count.eq(purpose.count),
         ]
-        m.d.comb += [tables.i_table.eq(purpose[1].operand)]
         # Without requantization the requantizers compute the identity.
         m.d.comb += output.rounding.eq(Mux(instruction.requantize, instruction.rounding, Rounding.SINGLE))
         for lane in range(lanes):
-            byte = Signal(signed(8), name=f"byte{lane}")
-            byte_beside = Signal(signed(8), name=f"byte_beside{lane}")
-            operand = Signal(signed(32), name=f"operand{lane}")
-            combined = Signal(signed(32), name=f"combined{lane}")
-            so_far = Signal(signed(32), name=f"so_far{lane}")
-            m.d.sync += [byte.eq(self.activations.data[lane]), byte_beside.eq(byte)]
+            byte = delayed(m, self.activations.data[lane].as_signed(), 1, f"byte{lane}")
+            byte_beside = delayed(m, byte, LookUpTables.latency, f"byte_beside{lane}")
+            operand = Signal(signed(32), name=f"operand{lane}", reset_less=True)
+            bounded = Signal(signed(32), name=f"bounded{lane}", reset_less=True)
+            partial = Signal(signed(32), name=f"partial{lane}")
+            total = Signal(signed(32), name=f"total{lane}", reset_less=True)
+            maximum = Signal(signed(32), name=f"maximum{lane}", reset_less=True)
             m.d.comb += tables.i_bytes[lane].eq(byte)
-            with m.If(fills):
-                m.d.sync += operand.eq(identity)
-            with m.Else():
-                m.d.sync += operand.eq(Mux(instruction.table, tables.o[lane], byte_beside))
-            m.d.comb += so_far.eq(Mux(purpose[-1].first, identity, combined))
-            with m.If(valid[-1]):
-                with m.If(takes_maximum):
-                    m.d.sync += combined.eq(Mux(operand > so_far, operand, so_far))
-                with m.Else():
-                    m.d.sync += combined.eq(so_far + operand)
+            m.d.sync += operand.eq(Mux(fills, 0, Mux(instruction.table, tables.o[lane], byte_beside)))
+            m.d.sync += bounded.eq(Mux(takes_maximum & (fills | (operand < _LEAST)), _LEAST, operand))
+            with m.If(valid):
+                m.d.sync += [total.eq(partial + bounded), partial.eq(Mux(purpose.last, 0, partial + bounded))]
+                with m.If(purpose.first | (bounded > maximum)):
+                    m.d.sync += maximum.eq(bounded)
             m.d.comb += [
-                output.value[lane].eq(combined),
+                output.value[lane].eq(Mux(takes_maximum, maximum, total)),
                 output.bias[lane].eq(instruction.bias),
                 output.factor[lane].multiplier.eq(Mux(instruction.requantize, instruction.multiplier, Const(1 << 30, 32))),
                 output.factor[lane].shift.eq(Mux(instruction.requantize, instruction.shift, 1)),

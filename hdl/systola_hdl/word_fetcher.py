@@ -16,9 +16,10 @@ FETCH_COUNT_BITS = 10
 
 
 class WordFetcher(Component):
-    """Reads ``count`` words from ``address`` on; the first is requested in the cycle after ``start``, then one a cycle.
+    """Reads ``count`` words from ``address`` on; the first is requested :attr:`latency` cycles after ``start``, then one a cycle.
 
-    Words arrive on ``weights.data`` and cannot be refused. At most ``limit`` of them are requested or arrived but not ``consumed``.
+    Requests come from registers. Words arrive on ``weights.data`` and cannot be refused. At most ``limit`` of them are requested
+    or arrived but not ``consumed``.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class WordFetcher(Component):
     Attributes
     ----------
     start:
-        ``address`` and ``count`` (at least 1) in words; ready when every word has been requested.
+        ``address`` and ``count`` (at least 1) in words; ready when nothing is left to be requested.
     consumed:
         For one cycle: the parent has room for one word more.
     outside:
@@ -38,6 +39,8 @@ class WordFetcher(Component):
     weights:
         Port of the weight memory.
     """
+
+    latency = 2
 
     def __init__(self, config: Config, limit: int) -> None:
         if limit < 1:
@@ -56,23 +59,24 @@ class WordFetcher(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        address = Signal(WEIGHT_ADDRESS_BITS)
+        address = Signal(WEIGHT_ADDRESS_BITS)  # of the next word
+        inside = Signal()  # it lies in the memory
         remaining = Signal(FETCH_COUNT_BITS)
+        active = Signal()  # any remain
         held = Signal(range(self.limit + 1))
-        requested = Signal()
-        inside = Signal()
+        request, issue = self.weights, Signal()
         m.d.comb += [
-            inside.eq(address < self.config.weight_words),
-            self.outside.eq((remaining != 0) & ~inside),
-            # neither side of this falls without a transfer
-            self.weights.valid.eq((remaining != 0) & inside & (held != self.limit)),
-            self.weights.address.eq(address),
-            requested.eq(self.weights.valid & self.weights.ready),
-            self.start.ready.eq(remaining == 0),
+            self.start.ready.eq(~active),
+            issue.eq(active & inside & (held != self.limit) & (~request.valid | request.ready)),
         ]
-        m.d.sync += held.eq(held + requested - self.consumed)
-        with m.If(requested):
-            m.d.sync += [address.eq(address + 1), remaining.eq(remaining - 1)]
+        m.d.sync += [held.eq(held + issue - self.consumed), self.outside.eq(active & ~inside)]
+        with m.If(~request.valid | request.ready):
+            m.d.sync += [request.valid.eq(issue), request.address.eq(address)]
+        with m.If(issue):
+            m.d.sync += [address.eq(address + 1), inside.eq(address != self.config.weight_words - 1)]
+            m.d.sync += [remaining.eq(remaining - 1), active.eq(remaining != 1)]
+        start = self.start.payload
         with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [address.eq(self.start.payload.address), remaining.eq(self.start.payload.count)]
+            m.d.sync += [address.eq(start.address), inside.eq(start.address < self.config.weight_words)]
+            m.d.sync += [remaining.eq(start.count), active.eq(1)]
         return m

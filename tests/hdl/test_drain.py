@@ -15,6 +15,7 @@ from systola_firmware.config import PRESETS
 from systola_firmware.isa import ErrorCode
 from systola_hdl.drain import Drain
 from systola_hdl.output_stage import OutputForm
+from systola_hdl.parameters import ParameterLoader
 from systola_sim.blocks.post_memories import PostMemories
 
 COUNTS = {"block": 2, "group": 3, "y": 2, "x": 3}
@@ -113,5 +114,6 @@ def test_items(name: str, last_columns: int, stall: float, form: str) -> None:
 
 
 def test_rejects_a_short_latency() -> None:
-    with pytest.raises(ValueError, match="read_latency must be at least 2, not 1"):
-        Drain(PRESETS["tiny-4x4"], read_latency=1)
+    least = ParameterLoader.swap_latency
+    with pytest.raises(ValueError, match=f"read_latency must be at least {least}, not {least - 1}"):
+        Drain(PRESETS["tiny-4x4"], read_latency=least - 1)

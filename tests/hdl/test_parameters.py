@@ -55,8 +55,8 @@ def test_sets(name: str, layout: str, stall: float) -> None:
                     await ctx.tick()
                     assert memories.cycle < 2000
                 if stall == 0:
-                    extra = factor_words + PostMemories.weight_latency + 2 if job == 0 and shared else 0
-                    assert memories.cycle - before <= words + PostMemories.weight_latency + 3 + extra
+                    extra = factor_words + PostMemories.weight_latency + dut.set_latency if job == 0 and shared else 0
+                    assert memories.cycle - before <= words + PostMemories.weight_latency + dut.set_latency + extra
                 ctx.set(dut.claim, 1)
                 await ctx.tick()
                 ctx.set(dut.claim, 0)
@@ -68,6 +68,9 @@ def test_sets(name: str, layout: str, stall: float) -> None:
                 ctx.set(dut.swap, 1)
                 await ctx.tick()
                 ctx.set(dut.swap, 0)
+                for _ in range(dut.swap_latency - 1):
+                    assert (ctx.get(dut.bias.as_value()), ctx.get(dut.factors.as_value())) == old
+                    await ctx.tick()
                 start = (address + factor_words + job % groups * words) * config.weight_word_bytes
                 expected = weights[start : start + words * config.weight_word_bytes]
                 integers = expected[: (8 if per_channel else 4) * columns].view("<i4")

@@ -51,7 +51,7 @@ def test_words(limit: int, stall: float) -> None:
             ctx.set(dut.consumed, 0)
             assert found == words[address : address + inside]
             if limit == 8 and stall == 0:
-                assert memories.cycle - start <= count + PostMemories.weight_latency + 2
+                assert memories.cycle - start <= count + PostMemories.weight_latency + 1 + dut.latency
             assert ctx.get(dut.outside) == (inside < count)
 
     simulator = Simulator(dut)

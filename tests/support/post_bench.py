@@ -16,11 +16,12 @@ from systola_hdl.post_unit import PostUnit
 from systola_sim.blocks.post_memories import PostMemories
 from systola_sim.blocks.post_unit import PostUnitModel
 
-CONFIGS = {name: PRESETS[name].replace(activation_bytes=4096, weight_bytes=8192) for name in PRESETS}
+#: A compact engine has no PostUnit.
+CONFIGS = {name: config.replace(activation_bytes=4096, weight_bytes=8192) for name, config in PRESETS.items() if not config.compact}
 ROUNDINGS = (Rounding.DOUBLE, Rounding.SINGLE, Rounding.UP)
 #: Layouts that no preset has: fewer lanes than gates; more preactivations than a read brings; the serial cell.
 LSTM_CONFIGS = {
-    **CONFIGS,
+    **{name: config for name, config in CONFIGS.items() if config.lstm},
     "8x4, two lanes": CONFIGS["tiny-8x4"].replace(requantize_lanes=2),
     "8x8, eight lanes": CONFIGS["ulx3s-85f"].replace(rows=8),
     "16x16, serial": CONFIGS["wide-16x16"].replace(lstm_serial=True),

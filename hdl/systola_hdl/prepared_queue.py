@@ -1,0 +1,101 @@
+"""Places taken ahead of use, and a queue built on them: back-pressure that never has to stop a pipeline at once."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Elaboratable, Module, Shape, ShapeLike, Signal
+from amaranth.lib import stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+
+__all__ = ["Places", "PreparedQueue"]
+
+
+class Places(Component):
+    """Counts ``count`` places. Whoever starts something takes one, and gives it back when it has gone where nothing can hold it up.
+
+    Both answers are registers: ``free`` may stay low for a cycle or two although a place is free, ``empty`` as well.
+
+    Parameters
+    ----------
+    count:
+        Number of places, at least 2.
+
+    Attributes
+    ----------
+    take:
+        For one cycle: a place is taken; allowed while ``free``.
+    give:
+        For one cycle: a taken place is given back.
+    free:
+        A place may be taken.
+    empty:
+        No place is taken.
+    """
+
+    def __init__(self, count: int) -> None:
+        if count < 2:
+            raise ValueError(f"count must be at least 2, not {count}")
+        self.count = count
+        super().__init__({"take": In(1), "give": In(1), "free": Out(1, init=1), "empty": Out(1, init=1)})
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        taken = Signal(range(self.count + 1))
+        m.d.sync += [
+            taken.eq(taken + self.take - self.give),
+            # One place is for what is taken in this cycle, one for the next.
+            self.free.eq(taken <= self.count - 2),
+            self.empty.eq((taken == 0) & ~self.take),
+        ]
+        return m
+
+
+class PreparedQueue(Component):
+    """Queue behind a pipeline that cannot stop: its place is taken when an item enters the pipeline.
+
+    Throughput is one item a cycle if the pipeline is shorter than ``depth`` by at least 3. An item leaves :attr:`latency` cycles
+    after it came, at the earliest.
+
+    Parameters
+    ----------
+    shape:
+        Of an item.
+    depth:
+        Places, at least 2.
+
+    Attributes
+    ----------
+    take, free:
+        See :class:`Places`. One ``take`` for each item of ``i``, in the same cycle or before.
+    i, o:
+        Items; ``o`` comes from registers.
+    """
+
+    latency = 2
+
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
+        self.depth = depth
+        super().__init__(
+            {
+                "take": In(1),
+                "free": Out(1, init=1),
+                "i": In(stream.Signature(shape, always_ready=True)),
+                "o": Out(stream.Signature(shape)),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.places = places = Places(self.depth)
+        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(self.i.payload.shape()).width, depth=self.depth)
+        m.d.comb += [
+            places.take.eq(self.take),
+            places.give.eq(queue.r_en & queue.r_rdy),
+            self.free.eq(places.free),
+            queue.w_data.eq(self.i.payload),
+            queue.w_en.eq(self.i.valid),
+            queue.r_en.eq(~self.o.valid | self.o.ready),
+        ]
+        with m.If(queue.r_en):
+            m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]
+        return m
