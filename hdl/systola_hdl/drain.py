@@ -40,7 +40,7 @@ class Drain(Component):
     config:
         Engine.
     read_latency:
-        Cycles from ``accumulators.address`` to ``accumulators.data``, at least :attr:`ParameterLoader.swap_latency`.
+        Cycles from ``accumulators.address`` to ``accumulators.data``; the parameters change in time for that many.
 
     Attributes
     ----------
@@ -67,8 +67,10 @@ class Drain(Component):
     ahead = 16
 
     def __init__(self, config: Config, *, read_latency: int = ParameterLoader.swap_latency) -> None:
-        if read_latency < ParameterLoader.swap_latency:
-            raise ValueError(f"read_latency must be at least {ParameterLoader.swap_latency}, not {read_latency}")
+        swap = read_latency - ParameterLoader.swap_latency
+        if not 0 <= swap <= ParameterLoader.swap_within:
+            least, most = ParameterLoader.swap_latency, ParameterLoader.swap_latency + ParameterLoader.swap_within
+            raise ValueError(f"read_latency must be from {least} to {most}, not {read_latency}")
         self.config = config
         self.read_latency = read_latency
         super().__init__(

@@ -10,6 +10,7 @@ from systola_firmware.config import Config
 from systola_hdl.interfaces import WEIGHT_ADDRESS_BITS, WeightRead
 from systola_hdl.loop_nest import COUNT_BITS
 from systola_hdl.requantizer import FACTOR
+from systola_hdl.weight_memory import WeightMemory
 from systola_hdl.word_fetcher import WordFetcher
 
 __all__ = ["ParameterLoader"]
@@ -36,7 +37,8 @@ class ParameterLoader(Component):
     claim:
         For one cycle, while ``available``: a job begins and will ``swap`` later. ``available`` falls.
     swap:
-        For one cycle, some cycle after ``claim``: the claimed set is in use :attr:`swap_latency` cycles later.
+        For one cycle, at most :attr:`swap_within` cycles after ``claim``: the claimed set is in use :attr:`swap_latency` cycles
+        later.
     outside:
         The next set lies outside the weight memory; stays until reset.
     bias, factors:
@@ -45,10 +47,12 @@ class ParameterLoader(Component):
         Port of the weight memory.
     """
 
-    #: Cycles that a set takes beside its words and the memory: count, start of the fetcher, arrival, set.
+    #: Cycles that the first set takes beside its words and the memory: count, start of the fetcher, arrival, set.
     set_latency = 2 + WordFetcher.latency + 1
     #: Cycles from ``swap`` to the set: a register a column for the enable, and the set's own.
     swap_latency = 2
+    #: The next set is asked for with ``claim``, and overwrites the claimed one when it comes.
+    swap_within = 1 + WordFetcher.latency + WeightMemory.read_latency
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -134,22 +138,19 @@ class ParameterLoader(Component):
                         m.next = "AVAILABLE"
             with m.State("AVAILABLE"):
                 with m.If(self.claim):
-                    m.d.sync += self.available.eq(0)
-                    m.next = "CLAIMED"
-            with m.State("CLAIMED"):
-                with m.If(self.swap):
+                    m.d.sync += [self.available.eq(0), place.eq(1)]
                     with m.If(~is_last_group):
                         m.d.sync += [group.eq(group + 1), address.eq(following_address)]
                     with m.Else():
                         m.d.sync += [group.eq(1), address.eq(first_address), block.eq(block + 1)]
-                    m.next = "COUNT"
+                    m.next = "REQUEST"
                     with m.If(is_last_group & is_last_block):
                         m.next = "IDLE"
         self._build_set(m, following)
         return m
 
     def _build_set(self, m: Module, following: list[Signal]) -> None:
-        """The set in use. The next one's first word arrives later than ``swap_latency`` cycles after ``swap``."""
+        """The set in use."""
         words = self.config.bias_words
         following_bias, following_multiplier = Cat(*following[:words]), Cat(*following[words : 2 * words])
         following_shift = following[-1]

@@ -113,7 +113,9 @@ def test_items(name: str, last_columns: int, stall: float, form: str) -> None:
     assert memories.drained == len(jobs)
 
 
-def test_rejects_a_short_latency() -> None:
+def test_rejects_a_latency_that_the_parameters_cannot_follow() -> None:
     least = ParameterLoader.swap_latency
-    with pytest.raises(ValueError, match=f"read_latency must be at least {least}, not {least - 1}"):
-        Drain(PRESETS["tiny-4x4"], read_latency=least - 1)
+    most = least + ParameterLoader.swap_within
+    for wrong in (least - 1, most + 1):
+        with pytest.raises(ValueError, match=f"read_latency must be from {least} to {most}, not {wrong}"):
+            Drain(PRESETS["tiny-4x4"], read_latency=wrong)

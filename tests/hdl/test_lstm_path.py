@@ -6,8 +6,11 @@ import pytest
 from support.post_bench import CONFIGS, LSTM_CONFIGS, Bench
 
 from systola_firmware.isa import ErrorCode, Opcode
+from systola_hdl.drain import Drain
 from systola_hdl.lstm_cell import LstmCell
 from systola_hdl.output_stage import OutputStage
+from systola_hdl.parameters import ParameterLoader
+from systola_sim.blocks.post_memories import PostMemories
 from systola_sim.blocks.post_unit import PostUnitModel
 
 
@@ -39,8 +42,11 @@ def test_speed(name: str) -> None:
     _, (many, steps) = bench.run()
     bundles = 8 * 4 * config.columns // max(config.requantize_lanes, 4)
     latency = OutputStage.gates_latency + LstmCell.latency
-    assert many < 2 * bundles + latency + 40
-    assert steps < 10 * (latency + 22) + 20
+    # Once, the shared factors and the first biases; between two groups, the drain's gap.
+    parameters = 2 * (PostMemories.weight_latency + ParameterLoader.set_latency)
+    ends = PostMemories.accumulator_latency + OutputStage.direct_latency + PostMemories.write_latency
+    assert many <= 2 * bundles + 7 * Drain.job_gap + parameters + latency + ends + 15
+    assert steps <= 10 * (latency + ends + Drain.job_gap + 12) + parameters + 10
 
 
 GOOD = {"last_units": 1, "x_count": 2, "x_step": 20, "x_step_preactivation": 40, "x_step_cell": 20}

@@ -62,7 +62,7 @@ def test_sets(name: str, layout: str, stall: float) -> None:
                 ctx.set(dut.claim, 0)
                 assert not ctx.get(dut.available)
                 old = (ctx.get(dut.bias.as_value()), ctx.get(dut.factors.as_value()))
-                for _ in range(rng.randrange(4)):
+                for _ in range(rng.randrange(dut.swap_within)):
                     await ctx.tick()
                     assert (ctx.get(dut.bias.as_value()), ctx.get(dut.factors.as_value())) == old
                 ctx.set(dut.swap, 1)
