@@ -99,14 +99,15 @@ def walk(dut: Walker, jobs: list[tuple[int, Words, list[Item]]], rng: random.Ran
 
 
 @pytest.mark.parametrize("ready", [1.0, 0.4])
+@pytest.mark.parametrize("all_ahead", [True, False])
 @pytest.mark.parametrize("nests", [DEEP, WIDE], ids=["deep", "wide"])
-def test_random_nests(nests: tuple[Nest, ...], ready: float) -> None:
+def test_random_nests(nests: tuple[Nest, ...], all_ahead: bool, ready: float) -> None:
     rng = random.Random(f"{len(nests)} {ready}")
     jobs = []
     for _ in range(12):
         kind = rng.randrange(len(nests))
         jobs.append((kind, *random_nest(rng, nests[kind], 100)))
-    walk(Walker(nests), jobs, rng, ready)
+    walk(Walker(nests, all_ahead=all_ahead), jobs, rng, ready)
 
 
 def test_rows_follow_each_other() -> None:

@@ -83,7 +83,7 @@ class CompactInstruction(Component):
     def __init__(self, config: Config) -> None:
         self.config = config
         #: Its address 0 is a POST's destination; of a VECTOR, addresses are source, source1 and destination.
-        self.walker = Walker(_NESTS)
+        self.walker = Walker(_NESTS, all_ahead=False)
         super().__init__(
             {
                 "word_valid": In(1),

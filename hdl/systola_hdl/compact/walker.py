@@ -74,6 +74,9 @@ class Walker(Component):
         The kinds of nest; ``nest`` chooses one.
     row_bits:
         Width of the innermost loop's count less one.
+    all_ahead:
+        Make every row while the one before it runs. Otherwise those for which address 0 alone moves: there are no registers for
+        the next row's other addresses, and it begins :meth:`row_cycles` later.
 
     Attributes
     ----------
@@ -93,11 +96,12 @@ class Walker(Component):
     #: Slots for words of instructions.
     slots = 32
 
-    def __init__(self, nests: Sequence[Nest], *, row_bits: int = COUNT_BITS) -> None:
+    def __init__(self, nests: Sequence[Nest], *, row_bits: int = COUNT_BITS, all_ahead: bool = True) -> None:
         if not nests:
             raise ValueError("a walker needs a nest")
         self.nests = tuple(nests)
         self.row_bits = row_bits
+        self.all_ahead = all_ahead
         self.addresses = len(self.nests[0].bases)
         self.levels = max(len(nest.loops) for nest in self.nests)
         if not 1 <= self.addresses <= _MOST_ADDRESSES or not 2 <= self.levels <= _MOST_LOOPS:
@@ -132,7 +136,7 @@ class Walker(Component):
         # The row that is made: which of its loops are at their last iteration, its start, and how many items follow its first.
         ends = Signal(self.levels)  # bit 0 is not used
         total, left = Signal(signed(STEP_BITS)), Signal(COUNT_BITS)
-        ahead = [total] + [Signal(signed(STEP_BITS), name=f"ahead{number}") for number in range(1, self.addresses)]
+        loaded = Signal(self.addresses)  # the row's start for that address is in `total`
         step = Signal(signed(STEP_BITS))  # of the innermost loop
         made, promoted = Signal(), Signal()  # it is complete; it becomes the present row
         # The loop that is worked at, the one inside of it, and the address.
@@ -140,7 +144,7 @@ class Walker(Component):
         starting = Signal()
         m.d.comb += [inside.eq(level - 1), promoted.eq(made & (~self.o_valid | (self.o_ready & self.last[0])))]
         self._build_item(m, promoted, left, ends)
-        self._build_addresses(m, promoted, ahead, step)
+        self._build_addresses(m, promoted, total, loaded, step)
 
         stepping, outside = Signal.like(level), Signal.like(level)
         for loop in reversed(range(1, self.levels)):  # a later assignment wins
@@ -192,16 +196,22 @@ class Walker(Component):
                         with m.If(number != 0):
                             m.d.sync += [level.eq(Mux(starting, outside, stepping)), number.eq(number - 1)]
                             m.next = "STEP"
-                    for index in range(1, self.addresses):
-                        with m.If(number == index):
-                            m.d.sync += ahead[index].eq(total)
+                    m.d.comb += loaded.bit_select(number, 1).eq(1)
             with m.State("MADE"):  # the step after it is asked for already
                 m.d.comb += [made.eq(1), asked_level.eq(stepping), asked_number.eq(begins)]
                 m.d.sync += [starting.eq(0), level.eq(stepping), number.eq(begins)]
                 with m.If(promoted):
                     m.next = "STATE"
+                    if not self.all_ahead:
+                        with m.If(begins != 0):
+                            m.next = "OVER"
                     with m.If(ends[1:].all()):
                         m.next = "IDLE"
+            if not self.all_ahead:
+                with m.State("OVER"):
+                    m.d.comb += [asked_level.eq(stepping), asked_number.eq(begins)]
+                    with m.If(~self.o_valid):
+                        m.next = "STATE"
         return m
 
     def _build_item(self, m: Module, promoted: Value, left: Value, ends: Value) -> None:
@@ -223,12 +233,19 @@ class Walker(Component):
         with m.Elif(self.o_valid & self.o_ready):
             m.d.sync += [self.o_valid.eq(~self.last[0]), self.first[0].eq(0), remaining.eq(remaining - 1)]
 
-    def _build_addresses(self, m: Module, promoted: Value, ahead: list[Signal], step: Value) -> None:
+    def _build_addresses(self, m: Module, promoted: Value, total: Signal, loaded: Signal, step: Value) -> None:
         """Addresses of the present row."""
         for number, address in enumerate(self.address):
             moves = [nest.loops[0][number] is not None for nest in self.nests]
-            with m.If(promoted):
-                m.d.sync += address.eq(ahead[number])
+            begins, start = promoted, total
+            if number > 0 and self.all_ahead:
+                start = Signal(signed(STEP_BITS), name=f"ahead{number}")
+                with m.If(loaded[number]):
+                    m.d.sync += start.eq(total)
+            elif number > 0:
+                begins = loaded[number]
+            with m.If(begins):
+                m.d.sync += address.eq(start)
             if any(moves):
                 with m.Elif(self.o_valid & self.o_ready & _choose(self.nest, moves)):
                     m.d.sync += address.eq(address + step)
