@@ -362,7 +362,15 @@ def test_exact_limits_are_no_errors() -> None:
         matmul(0, 0, y=(32, 1)),
         matmul(1023, CONFIG.weight_words - 4, x=(8, -1), y=(4, -100)),
         matmul(1023, CONFIG.weight_words - 1, 1, x=(1, 0), k0=(2, -1023)),
-        matmul(1020, CONFIG.weight_words - 4, x=(1, 0), group=(1, 0), block=(3, -7)),
+        matmul(1020, CONFIG.weight_words - 4, x=(1, 0), block=(5, -7)),
     ]
     operations[3] = broken(operations[3], weights=CONFIG.weight_words - 2)
     check(bench, operations, run(bench, operations))
+
+
+def test_blocks_of_the_last_tile() -> None:
+    """The loader stands at the end of its memory when a block's first item already waits: that is no error."""
+    blocked = iter([True] * 400)  # four clients: the first 100 cycles
+    bench = Bench(14)
+    operations = [matmul(0, CONFIG.weight_words - 4, block=(5, 7))]
+    check(bench, operations, run(bench, operations, competition=lambda: next(blocked, False)))

@@ -15,7 +15,7 @@ __all__ = ["CompactActivationMemory"]
 
 class CompactActivationMemory(Component):
     """Even halfwords in one memory, odd ones in the other; one access a cycle, by fixed priority: POST's write, POST's read, the
-    streamer's read, the host.
+    streamer's read, the host; but the host has its turn before the streamer in a cycle after one without the streamer's.
 
     An aligned word, or four bytes from an even address, are one access. Four bytes from an odd address are two in two cycles,
     of which the second has priority over everything; its ``ready`` comes with the second. A client that wants single bytes
@@ -61,18 +61,20 @@ class CompactActivationMemory(Component):
         # The winner of this cycle. A read from an odd address keeps its turn for a second cycle.
         second, second_stream = Signal(), Signal()
         writes, reads_post, reads_stream, serves_host = Signal(), Signal(), Signal(), Signal()
-        begins = Signal()
+        begins, idle = Signal(), Signal()
         m.d.comb += [
             writes.eq(write.valid & ~second),
             reads_post.eq(post.valid & Mux(second, ~second_stream, ~write.valid)),
-            reads_stream.eq(stream.valid & Mux(second, second_stream, ~write.valid & ~post.valid)),
-            serves_host.eq(host.valid & ~host.done & ~(second | write.valid | post.valid | stream.valid)),
+            reads_stream.eq(stream.valid & Mux(second, second_stream, ~write.valid & ~post.valid & ~serves_host)),
+            serves_host.eq(host.valid & ~host.done & idle & ~second & ~write.valid & ~post.valid),
             begins.eq(~second & ((reads_post & post.address[0]) | (reads_stream & stream.address[0]))),
             write.ready.eq(~second),
             post.ready.eq(reads_post & ~begins),
             stream.ready.eq(reads_stream & ~begins),
         ]
         m.d.sync += [second.eq(begins), second_stream.eq(reads_stream)]
+        # The host's turn does not look at the streamer's request, which comes late in a cycle, but at that of the cycle before.
+        m.d.sync += idle.eq(~stream.valid)
 
         # A vector that begins in an odd halfword ends in the even one of the next line; so does the rest of an odd address.
         line, half = Signal(range(self.lines)), Signal()
@@ -80,10 +82,10 @@ class CompactActivationMemory(Component):
             m.d.comb += line.eq(write.address)
         with m.Elif(reads_post):
             m.d.comb += [line.eq(post.address[2:]), half.eq(post.address[1])]
-        with m.Elif(reads_stream):
-            m.d.comb += [line.eq(stream.address[2:]), half.eq(stream.address[1])]
-        with m.Else():
+        with m.Elif(serves_host):
             m.d.comb += line.eq(host.address)
+        with m.Else():
+            m.d.comb += [line.eq(stream.address[2:]), half.eq(stream.address[1])]
         for index, bank in enumerate(self.banks):
             part = slice(16 * index, 16 * index + 16)
             m.d.comb += [

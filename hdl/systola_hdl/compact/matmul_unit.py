@@ -99,6 +99,7 @@ class CompactMatmulUnit(Component):
         """Hand the payload words over as they come, look at the counts on the way, and check the product of two of them."""
         control, depth = self.control, self.config.accumulator_depth
         x_count, y_count = Signal(range(depth + 1)), Signal(range(depth + 1))
+        # Once bad, it is until the unit's reset.
         bad, product = Signal(), Signal(range(depth + (1 << len(x_count))))
         base, beyond, diagonal, recurrent = Signal.like(loader.base), Signal(), Signal(), Signal()
         m.d.comb += [
@@ -119,7 +120,7 @@ class CompactMatmulUnit(Component):
             return control.word[PAYLOAD[name].offset % WORD_BITS :][: PAYLOAD[name].width]
 
         with m.If(arrives("source")):
-            m.d.sync += [bad.eq(0), diagonal.eq(field("diagonal")), recurrent.eq(field("recurrent"))]
+            m.d.sync += [diagonal.eq(field("diagonal")), recurrent.eq(field("recurrent"))]
         with m.If(arrives("weights")):
             m.d.sync += [base.eq(field("weights")), beyond.eq(field("weights")[len(base) :].any())]
         for loop in STREAM_LOOPS:

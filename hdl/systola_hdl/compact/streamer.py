@@ -48,7 +48,7 @@ class CompactStreamer(Component):
         :class:`ActivationRead`.
     tile_full, bad_weights, pass_start, restart:
         To and from the weight loader: the next tile is there, or will never be; the first vector of a pass is accepted in this
-        cycle; the tile after that one (after ``start``, the next) is the first of a block.
+        cycle; the tile after the one of the cycle before (after ``start``, the next) is the first of a block.
     half_free, claim, pause:
         To and from the accumulators.
     accepted, pass_last, first_tile, job_last:
@@ -121,7 +121,6 @@ class CompactStreamer(Component):
         needs_half, needs_step, needs_weights, outside = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             present.eq(walker.o_valid & self.go & ~stopped),
-            self.restart.eq(self.start | (self.pass_start & block_last_tile)),
             needs_half.eq(job_first & ~self.half_free),
             needs_step.eq(self.recurrent & block_first & ~first[_LEVEL["block"]]),
             needs_weights.eq(pass_first & ~self.tile_full),
@@ -135,6 +134,8 @@ class CompactStreamer(Component):
             self.wait_weights.eq(present & ~needs_half & ~needs_step & needs_weights),
             self.wait_activations.eq(self.activation.valid & ~self.activation.ready),
         ]
+
+        m.d.sync += self.restart.eq(self.start | (self.pass_start & block_last_tile))
 
         # Errors: in the order of the loops, so weights before activations.
         bad_weights = pass_first & self.bad_weights

@@ -26,7 +26,7 @@ class CompactWeightLoader(Component):
     base, beyond, diagonal:
         First word of a block, which is outside of the memory with ``beyond``; kind of the tiles. Constant while they are read.
     restart:
-        For one cycle, perhaps that of ``take``: the next tile is the first of a block, and to be read.
+        For one cycle, not later than the one after ``take``: the next tile is the first of a block, and to be read anew.
     weights:
         :class:`WeightRead`.
     tile, full:
@@ -63,7 +63,7 @@ class CompactWeightLoader(Component):
             inside.eq(is_below(word, self.config.weight_words)),
             self.weights.valid.eq(~self.full & inside),
             self.weights.address.eq(word),
-            self.bad_address.eq(~self.full & ~inside),
+            self.bad_address.eq(~self.full & ~inside & ~self.restart),
         ]
         with m.If(self.take):
             m.d.sync += self.full.eq(0)
