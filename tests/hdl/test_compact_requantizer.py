@@ -15,7 +15,7 @@ from systola_hdl.compact.requantizer import CompactRequantizer
 from systola_sim.lstm_cell import saturate
 from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, clamp, requantize
 
-VALUES = 120_000
+VALUES = 60_000
 #: Values in this range take two cycles, others three.
 SHORT_LIMIT = 1 << 22
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from amaranth.sim import Simulator
 
-from support.post_bench import CONFIGS, Bench
-from systola_firmware.config import Config
+from support.post_bench import Bench
+from systola_firmware.config import PRESETS, Config
 from systola_firmware.isa import ErrorCode
 from systola_hdl.compact.post_unit import CompactPostUnit
 from systola_sim.blocks.post_unit import PostUnitModel
 
 __all__ = ["COMPACT", "CompactBench"]
 
-COMPACT: Config = CONFIGS["icebreaker"]
+COMPACT: Config = PRESETS["icebreaker"].replace(activation_bytes=4096, weight_bytes=8192)
 
 
 @dataclass

@@ -30,7 +30,8 @@ class CompactPostUnit(Component):
     Parameters of a group are loaded while the last outputs of the group before are computed, or the array is waited for. Fields are
     checked as the words come. Errors are precise, as in :class:`systola_hdl.post_unit.PostUnit`.
 
-    Throughput: an output every 2 cycles (3 if its sum has more than 23 bits); a position of four takes 9 cycles. VECTOR reads an
+    Throughput: an output every 2 cycles, or 3 if its sum has more than 23 bits, so a position of four takes 8 cycles, if the
+    accumulators answer at once; a group costs some 15 more for its parameters, unless the array is waited for. VECTOR reads an
     operand a cycle within a window, and otherwise makes an output every 2 or 3 cycles; with tables, it waits for each operand's
     entry. A fill writes a word a cycle if all of it is aligned, else a byte.
 
