@@ -6,14 +6,17 @@ READY  := $(VENV)/.ready
 
 PRESET ?= ulx3s-85f
 BLOCK  ?= board
+BOARD  ?= icebreaker
 SEED   ?= 1
+SEEDS  ?= $(SEED)
+TRIES  ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint sim bench verilog synth docs clean
+.PHONY: help setup demo test test-full lint sim bench verilog synth blocks bitstream bitstreams program docs clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment .venv and install everything into it
 
@@ -30,6 +33,7 @@ lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the gener
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m systola_firmware.docs --check
+	$(PYTHON) -m systola_boards.documents --check
 
 test: lint ## lint and the quick tests, in a few minutes
 	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
@@ -48,11 +52,25 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
 	@echo build/verilog/$(PRESET).v
 
-synth: $(READY) ## what BLOCK=board takes of the ULX3S's FPGA (ROUTE=1: and its clock; needs Yosys, see docs/boards.md)
+synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
 	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) --seed $(SEED) $(if $(ROUTE),--route)
+
+blocks: $(READY) ## measure every block of three presets and write docs/blocks.md: hours
+	$(PYTHON) -m systola_boards.block_table
+	$(PYTHON) -m systola_boards.documents
+
+bitstream: $(READY) ## build BOARD=icebreaker to build/boards/ (SEED=, SEEDS=1,2,3 or TRIES=n; CLOCK=MHz; see docs/boards.md)
+	@$(PYTHON) -m systola_boards.bitstream --board $(BOARD) --seeds $(SEEDS) --tries $(TRIES) $(if $(CLOCK),--clock $(CLOCK))
+
+bitstreams: $(READY) ## build all boards: hours
+	@$(PYTHON) -m systola_boards.bitstream --board all --seeds $(SEEDS) --tries $(TRIES)
+
+program: $(READY) ## load BOARD=icebreaker's bitstream into the board
+	@$(PYTHON) -m systola_boards.program --board $(BOARD)
 
 docs: $(READY) ## write the documents that are generated from the definitions
 	$(PYTHON) -m systola_firmware.docs
+	$(PYTHON) -m systola_boards.documents
 
 clean: ## delete everything that was built; the virtual environment stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``info`` and ``disassemble``.
+"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``info``, ``boards`` and ``disassemble``.
 
 Whatever goes wrong is told in one sentence on stderr, with exit code 1; ``--debug`` shows the traceback as well.
 """
@@ -203,6 +203,15 @@ def info(device: Annotated[str | None, typer.Option("--device", "-d", help="Ask 
             for name, value in opened.registers().items():
                 if name.startswith("config_") or name == "gateware_version":
                     _out.print(f"  {name.removeprefix('config_')} = {value}", highlight=False)
+
+
+@app.command()
+def boards() -> None:
+    """List the boards, their engines and how far each has come."""
+    from systola.reports import boards_tables
+
+    for table in boards_tables():
+        _out.print(table)
 
 
 @app.command()

@@ -8,11 +8,13 @@ from platform import python_version
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from systola.benchmark import Record, stalls, utilization
+from systola.boards import known_boards
 from systola.session import Session
 from systola_firmware.config import PRESETS, Config
 from systola_firmware.program import Program
@@ -97,6 +99,22 @@ def preset_table() -> Table:
     for config in PRESETS.values():
         table.add_row(*_sizes(config))
     return table
+
+
+def boards_tables() -> tuple[Table, Table]:
+    """All boards with their engine and state, and with their serial link."""
+    states = Table(title="Boards", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    links = Table(title="Links", title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
+    _text_columns(states, "board", "FPGA", "preset")
+    for heading in ("array", "clock"):
+        states.add_column(heading, justify="right")
+    _text_columns(states, "state")
+    _text_columns(links, "board", "serial link", "device")
+    for board in known_boards():
+        states.add_row(board.name, board.fpga, board.preset, board.array, f"{board.clock_mhz:g} MHz", board.state)
+        links.add_row(board.name, board.link, board.device)
+    links.caption = "States are those of builds: no board has run yet."
+    return states, links
 
 
 def _text_columns(table: Table, *headings: str) -> None:

@@ -1,0 +1,173 @@
+"""Keeps results of builds in the repository: ``python -m systola_boards.documents`` after builds, or with ``--check``.
+
+What is kept is data: ``host/systola/boards.json``, which ``systola boards`` shows, and ``docs/blocks.json``. The tables in
+``docs/boards.md`` and ``docs/blocks.md`` are made from these two and nothing else, between the markers that name them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from systola_boards.board import Board
+from systola_boards.catalogue import BOARDS
+from systola_firmware import config as configurations
+
+__all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "with_tables"]
+
+BOARDS_JSON = Path("host/systola/boards.json")
+BLOCKS_JSON = Path("docs/blocks.json")
+_PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
+_SECTION = re.compile(r"(<!-- begin: (?P<name>[\w-]+), generated -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
+    """What is said about a board; ``result`` is the record of its build, or of none."""
+    config = configurations.preset(board.preset)
+    met = result is not None and bool(result["timing_met"])
+    return {
+        "name": board.name,
+        "title": board.title,
+        "fpga": board.device.name,
+        "preset": board.preset,
+        "array": f"{config.rows}×{config.columns}",
+        "clock_mhz": result["clock_mhz"] if result is not None else config.clock_hz / 1e6,
+        "serial": board.serial,
+        "port": board.port,
+        "baud": board.uart_baud or config.uart_baud,
+        "state": ("built in CI" if board.built_in_ci else "timing met") if met else "only simulated",
+        "result": _shortened(result),
+    }
+
+
+def _shortened(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    route = result["route"]
+    return {
+        "timing_met": result["timing_met"],
+        "usage": result["usage"],
+        "fmax_mhz": round(route["fmax_mhz"], 1),
+        "asked_mhz": result["clock_mhz"],
+        "path_from": route["path_from"],
+        "path_to": route["path_to"],
+        "path_ns": round(route["logic_ns"] + route["routing_ns"], 1),
+        "logic_ns": round(route["logic_ns"], 1),
+        "seed": route["seed"],
+        "tools": result["tools"],
+    }
+
+
+def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
+    """The tables of ``docs/boards.md``, by name."""
+    rows = [
+        (f"`{b['name']}`", b["title"], b["fpga"], f"`{b['preset']}`", b["array"], f"{b['clock_mhz']:g} MHz", b["state"])
+        for b in boards
+    ]
+    links = [(f"`{b['name']}`", b["serial"], f"`serial:{b['port']}@{b['baud']}`") for b in boards]
+    built = [b for b in boards if b["result"] is not None]
+    usage = []
+    paths = []
+    for b in built:
+        result = b["result"]
+        used = {name: f"{count:,} of {available:,}" for name, count, available in result["usage"]}
+        memory = used["block RAM"] + (f", {used['SPRAM']} SPRAM" if "SPRAM" in used else "")
+        clock = f"{result['fmax_mhz']:.1f} MHz"
+        met = "yes" if result["timing_met"] else "**no**"
+        usage.append((f"`{b['name']}`", used["LUT"], used["FF"], used["DSP"], memory, clock, f"{result['asked_mhz']:g} MHz", met))
+        tools = ", ".join(f"{tool} {version}" for tool, version in result["tools"].items())
+        ends = f"`{result['path_from']}` → `{result['path_to']}`"
+        paths.append((f"`{b['name']}`", f"{result['path_ns']} ns, {result['logic_ns']} in cells", ends, result["seed"], tools))
+    none = "No board has been built to the end yet."
+    return {
+        "boards": _table(("board", "", "FPGA", "preset", "array", "clock", "state"), rows),
+        "links": _table(("board", "serial link", "device for `systola`"), links),
+        "usage": _table(("board", "LUT", "FF", "DSP", "block RAM", "fmax", "asked for", "met"), usage) if built else none,
+        "paths": _table(("board", "longest path", "from → to", "seed", "tools"), paths) if built else none,
+    }
+
+
+def block_tables(blocks: list[dict[str, Any]]) -> dict[str, str]:
+    """The table of ``docs/blocks.md``: one for all presets, in the order of the records."""
+    parts = []
+    for preset in dict.fromkeys(block["preset"] for block in blocks):
+        chosen = [block for block in blocks if block["preset"] == preset]
+        names = [name for name, _, _ in chosen[0]["usage"]]
+        rows = []
+        for block in chosen:
+            clock, path = "", ""
+            if block["fmax_mhz"] is not None:
+                clock, path = f"{block['fmax_mhz']:.1f} MHz", f"`{block['path_from']}` → `{block['path_to']}`"
+            rows.append((f"`{block['block']}`", *(f"{used:,}" for _, used, _ in block["usage"]), clock, path))
+        available = ("*available*", *(f"*{available:,}*" for _, _, available in chosen[0]["usage"]), "", "")
+        tools = ", ".join(f"{tool} {version}" for tool, version in chosen[-1]["tools"].items())
+        parts.append(f"### `{preset}` on {chosen[0]['device']}\n\n{tools}; seed {chosen[0]['seed']}.")
+        parts.append(_table(("block", *names, "clock", "longest path"), [*rows, available]))
+    return {"blocks": "\n\n".join(parts) if parts else "No block has been measured yet."}
+
+
+def with_tables(text: str, tables: dict[str, str]) -> str:
+    """A page with the tables that its markers name. Raises ``KeyError`` for an unknown one."""
+    return _SECTION.sub(lambda match: f"{match[1]}\n{tables[match['name']]}\n\n{match[3]}", text)
+
+
+def _results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))}
+
+
+def _dump(data: object) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    results: Annotated[Path, typer.Option(help="folder of builds; boards that it lacks keep what is known of them")] = Path(
+        "build/boards"
+    ),
+    root: Annotated[Path, typer.Option(help="folder of the repository")] = Path(),
+    check: Annotated[bool, typer.Option("--check", help="write nothing; exit with 1 if a page is not as generated")] = False,
+) -> None:
+    """Take the results of builds into the repository's data, and make the tables of its pages from that data."""
+    kept = (
+        {board["name"]: board for board in json.loads((root / BOARDS_JSON).read_text())} if (root / BOARDS_JSON).is_file() else {}
+    )
+    if not check:
+        built = _results(results)
+        described = []
+        for name, board in BOARDS.items():
+            if name in built or name not in kept:
+                described.append(describe(board, built.get(name)))
+            else:
+                described.append(kept[name])
+        (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
+    blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []
+    tables = board_tables(json.loads((root / BOARDS_JSON).read_text())) | block_tables(blocks)
+    differing = []
+    for page in _PAGES:
+        text = (root / page).read_text(encoding="utf-8")
+        made = with_tables(text, tables)
+        if made != text:
+            differing.append(str(page))
+            if not check:
+                (root / page).write_text(made, encoding="utf-8")
+    if check and differing:
+        sys.stderr.write(f"not as generated: {', '.join(differing)}; run python -m systola_boards.documents\n")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

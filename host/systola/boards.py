@@ -1,0 +1,59 @@
+"""The boards that there are bitstreams for, and how far each has come: what the last builds left in ``boards.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+__all__ = ["BoardState", "known_boards"]
+
+
+@dataclass(frozen=True)
+class BoardState:
+    """A board, as the last build of its bitstream left it.
+
+    Attributes
+    ----------
+    name, title, fpga:
+        For the command line; for people; the FPGA's name.
+    preset, array:
+        Its engine, and that one's rows × columns.
+    clock_mhz:
+        Of the engine.
+    device:
+        What ``--device`` takes for it, with the serial port's usual name.
+    link:
+        What the serial link runs over.
+    state:
+        ``built in CI``, ``timing met`` or ``only simulated``: none has run yet.
+    """
+
+    name: str
+    title: str
+    fpga: str
+    preset: str
+    array: str
+    clock_mhz: float
+    device: str
+    link: str
+    state: str
+
+
+def known_boards() -> list[BoardState]:
+    """All boards, in the order of the build."""
+    content = json.loads((resources.files("systola") / "boards.json").read_text(encoding="utf-8"))
+    return [
+        BoardState(
+            name=board["name"],
+            title=board["title"],
+            fpga=board["fpga"],
+            preset=board["preset"],
+            array=board["array"],
+            clock_mhz=board["clock_mhz"],
+            device=f"serial:{board['port']}@{board['baud']}",
+            link=board["serial"],
+            state=board["state"],
+        )
+        for board in content
+    ]

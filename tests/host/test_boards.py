@@ -1,0 +1,44 @@
+"""`systola boards`: what it lists, and that it needs no gateware for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from systola.boards import known_boards
+from systola_firmware.config import PRESETS
+
+STATES = {"built in CI", "timing met", "only simulated"}
+
+
+def test_boards_are_described_in_full() -> None:
+    boards = known_boards()
+    assert [board.name for board in boards] == [
+        "ulx3s-85f",
+        "ulx3s-25f",
+        "versa-ecp5-5g",
+        "colorlight-i5",
+        "icebreaker",
+        "tang-nano-20k",
+    ]
+    for board in boards:
+        config = PRESETS[board.preset]
+        assert board.array == f"{config.rows}×{config.columns}"
+        assert board.state in STATES
+        assert board.device.startswith("serial:/dev/tty")
+        assert board.clock_mhz > 0
+
+
+def test_the_command_lists_them_without_amaranth() -> None:
+    script = """
+import sys
+from systola.cli import app
+app(["boards"], standalone_mode=False)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("amaranth", "systola_boards", "systola_hdl")]
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for board in known_boards():
+        line = next(line for line in result.stdout.splitlines() if board.name in line)
+        for part in (board.fpga, board.array, f"{board.clock_mhz:g} MHz", board.state):
+            assert part in line
+        assert board.device in result.stdout
