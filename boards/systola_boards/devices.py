@@ -130,7 +130,8 @@ DEVICES: dict[str, Device] = {
                 Resource("block RAM", 30, {"SB_RAM40_4K": 1}),
                 Resource("SPRAM", 4, {"SB_SPRAM256KA": 1}),
             ),
-            synthesis=("synth_ice40 -device u -dsp -spram -top top -json top.json",),
+            # Not -dsp: its pass takes every SB_MAC16 for a product of 16 x 16 bits and makes one of what is two of 8 x 8.
+            synthesis=("synth_ice40 -device u -spram -top top -json top.json",),
             placer="nextpnr-ice40",
             placer_options=("--up5k", "--package", "sg48"),
             constraints="top.pcf",
