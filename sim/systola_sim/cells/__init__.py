@@ -26,6 +26,7 @@ _YOSYS_FILES = {
 
 #: Verilator's warnings that cells may raise, with the reason.
 WAIVERS = {
+    "INITIALDLY": "memories get their first content by non-blocking assignments",
     "MULTIDRIVEN": "a register has two processes, for either edge of the clock, of which a parameter chooses one",
     "PINMISSING": "an instance leaves out ports that its parameters make irrelevant; inputs read as 0",
     "WIDTHEXPAND": "one-bit parameters are written as integers",
