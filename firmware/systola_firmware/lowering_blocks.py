@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from systola_firmware.config import Config
-from systola_firmware.cost import INSTRUCTION_CYCLES, array_cycles, drain_cycles
+from systola_firmware.cost import COMPACT_ROW, array_cycles, drain_cycles, instruction_cycles
+from systola_firmware.isa import Opcode
 
 #: Largest value of a loop count (12 bits).
 COUNT_LIMIT = 4095
@@ -88,9 +89,20 @@ def _block_cost(rows: int, cut: Axis, work: Work, config: Config) -> tuple[int, 
     for jobs, units in ((full, rows), (1, remainder)):
         if units:
             last = drain_cycles(units * work.within, config)
-            busy = max(array_cycles(work.passes, units * work.within, config), last)
-            cycles += jobs * busy * work.groups * work.repeats + INSTRUCTION_CYCLES
+            row, _ = _rows(work.within, units, config)
+            busy = max(array_cycles(work.passes, units * work.within, config, row=row), last)
+            cycles += jobs * busy * work.groups * work.repeats + instruction_cycles(Opcode.MATMUL, config)
     return cycles + last, -rows
+
+
+def _rows(within: int, units: int, config: Config) -> tuple[int, int]:
+    """Counts of x and y for ``within`` positions of the inner axis and ``units`` of the one around it, in either order.
+
+    The outer one is inside if the other would be a loop of one iteration, or, in a compact engine, of rows that are too short.
+    """
+    if within == 1 or (config.compact and within < min(units, COMPACT_ROW)):
+        return units, within
+    return within, units
 
 
 def cut_positions(axes: Sequence[Axis], work: Work, config: Config) -> list[Tiling]:
@@ -118,8 +130,8 @@ def cut_positions(axes: Sequence[Axis], work: Work, config: Config) -> list[Tili
         loops.sort(key=lambda axis: axis.count)
         *listed, block = loops
         x, y = within, Axis(count, cut.source, cut.destination)
-        if within.count == 1:
-            x, y = y, ONE
+        if _rows(within.count, count, config) != (within.count, count):
+            x, y = y, within
         for indices in itertools.product(*(range(axis.count) for axis in listed)):
             source = first * cut.source + sum(i * axis.source for i, axis in zip(indices, listed, strict=True))
             destination = first * cut.destination + sum(i * axis.destination for i, axis in zip(indices, listed, strict=True))

@@ -6,6 +6,13 @@ import numpy as np
 
 from systola_firmware.config import preset
 from systola_firmware.cost import (
+    COMPACT_DRAIN,
+    COMPACT_INSTRUCTION,
+    COMPACT_JOB,
+    COMPACT_LATENCY,
+    COMPACT_MARK,
+    COMPACT_START,
+    COMPACT_WINDOW,
     DRAIN_OVERHEAD,
     INSTRUCTION_CYCLES,
     JOB_CYCLES,
@@ -73,3 +80,33 @@ def test_vector_and_table_cycles() -> None:
     spans = np.diff([0, *done]).tolist()
     overhead = VECTOR_OVERHEAD + INSTRUCTION_CYCLES
     assert spans == [120 + overhead, 60 + overhead, 30 + overhead, 2048 // 32 + INSTRUCTION_CYCLES, 0]
+
+
+def test_the_compact_engine_has_figures_of_its_own() -> None:
+    config = preset("icebreaker")
+    # Sixteen passes; a cycle for each word that POST writes, half a cycle for its read.
+    assert array_cycles(16, 20, config, row=5) == 16 * 20 + 30 + COMPACT_JOB
+    # Rows and passes that are too short.
+    assert array_cycles(16, 20, config, row=2) == 16 * 40 + 30 + COMPACT_JOB
+    assert array_cycles(16, 1, config) == 16 * 5 + 1 + COMPACT_JOB
+    assert drain_cycles(20, config) == 20 * 8 + COMPACT_DRAIN
+    matmul, post = COMPACT_INSTRUCTION + 2 * 9 + COMPACT_START, COMPACT_INSTRUCTION + 2 * 8
+    # POST has been handed out meanwhile.
+    done = predict(pair(25, 9, 1), config)
+    assert post < matmul + array_cycles(9, 25, config)
+    assert done[1] == matmul + array_cycles(9, 25, config) + COMPACT_LATENCY + drain_cycles(25, config)
+    vector = dict.fromkeys(("t0_count", "t1_count", "x_count", "y_count", "group_step"), 1) | {"group_count": 64}
+    operations = [
+        Operation(Opcode.VECTOR, vector),
+        Operation(Opcode.VECTOR, {**vector, "sources": 1}),
+        Operation(Opcode.VECTOR, {**vector, "sources": 2}),
+        Operation(Opcode.VECTOR, {**vector, "sources": 2, "table": 1}),
+        Operation(Opcode.VECTOR, {**vector, "sources": 1, "t0_count": 9}, mark=True),
+        Operation(Opcode.TABLE, {"tables": 2}),
+        Operation(Opcode.END, {}),
+    ]
+    done = predict(operations, config)
+    overhead = COMPACT_INSTRUCTION + 2 * 15 + VECTOR_OVERHEAD
+    assert np.diff([0, *done[:4]]).tolist() == [cycles + overhead for cycles in (16, 128, 192, 64 * 16)]
+    assert done[4] - done[3] == 64 * (9 + COMPACT_WINDOW) + overhead + COMPACT_MARK
+    assert done[5] == done[4] - COMPACT_MARK + COMPACT_INSTRUCTION + 2

@@ -34,22 +34,37 @@ def positions(tiling: Tiling) -> list[tuple[int, int]]:
     "counts", [(1, 1, 1), (1, 32, 32), (3, 7, 5), (2, 1, 700), (1, 3, 1100), (5, 40, 40), (1, 1, 6000), (2, 9, 513), (1, 600, 2)]
 )
 @pytest.mark.parametrize("dense", [True, False])
-def test_blocks_cover_every_position_once(counts: tuple[int, int, int], dense: bool) -> None:
+@pytest.mark.parametrize("name", ["ulx3s-85f", "icebreaker"])
+def test_blocks_cover_every_position_once(counts: tuple[int, int, int], dense: bool, name: str) -> None:
+    config = preset(name)
     n, h, w = counts
     gap = 0 if dense else 3
     row, out_row = w * 2 + gap, w * 3 + gap
     axes = [Axis(n, h * row, h * out_row), Axis(h, row, out_row), Axis(w, 2, 3)]
-    tilings = cut_positions(axes, Work(9, 4), CONFIG)
+    tilings = cut_positions(axes, Work(9, 4), config)
     found = sorted(position for tiling in tilings for position in positions(tiling))
     expected = [
         (i * h * row + j * row + k * 2, i * h * out_row + j * out_row + k * 3)
         for i, j, k in itertools.product(range(n), range(h), range(w))
     ]
     assert found == sorted(expected)
-    assert all(tiling.positions <= CONFIG.accumulator_depth for tiling in tilings)
+    assert all(tiling.positions <= config.accumulator_depth for tiling in tilings)
     assert all(axis.count <= 4095 for tiling in tilings for axis in (tiling.x, tiling.y, tiling.block))
     # Images are listed if they cannot be merged; anything else is at most a block loop and a remainder an axis.
     assert len(tilings) <= 2 * n + 4
+
+
+def test_rows_of_the_compact_engine_are_long() -> None:
+    """Its rows take four cycles at least, so that of two short axes the longer is inside; elsewhere the order does not matter."""
+    axes = [Axis(6, 100, 50), Axis(2, 4, 4)]
+    (tiling,) = cut_positions(axes, Work(9, 4), preset("icebreaker"))
+    assert (tiling.x, tiling.y) == (Axis(3, 100, 50), Axis(2, 4, 4))
+    (tiling, *_) = cut_positions(axes, Work(9, 4), CONFIG)
+    assert tiling.x == Axis(2, 4, 4)
+    # Rows of five are long enough, and 25 of them are five equal blocks.
+    (tiling,) = cut_positions([Axis(25, 320, 448), Axis(5, 64, 64)], Work(16, 16), preset("icebreaker"))
+    assert (tiling.x, tiling.y) == (Axis(5, 64, 64), Axis(5, 320, 448))
+    assert tiling.block == Axis(5, 1600, 2240)
 
 
 @pytest.mark.parametrize("count", [1, 5, 4095, 4096, 4097, 8191, 10_007, 32_768])

@@ -43,8 +43,9 @@ class CompactAccumulators(Component):
     shortest_pass = 2
     #: Cycles from an accepted drain request to its data.
     drain_latency = 1
-    #: Cycles that a drain request waits before it asks for a pause.
-    patience = 3
+    #: Cycles that a drain request waits before it asks for a pause: each word that POST writes costs the array a vector, and a
+    #: drain in its place costs nothing.
+    patience = 9
 
     def __init__(self, config: Config) -> None:
         self.config = config
