@@ -64,6 +64,12 @@ def instruction_cycles(opcode: Opcode, config: Config) -> int:
     return cycles + COMPACT_START if opcode is Opcode.MATMUL else cycles
 
 
+def pair_cycles(config: Config) -> int:
+    """Cycles of a MATMUL and its POST beside their jobs; the compact engine hands out one after the other."""
+    both = (Opcode.MATMUL, Opcode.POST) if config.compact else (Opcode.MATMUL,)
+    return sum(instruction_cycles(opcode, config) for opcode in both)
+
+
 def array_cycles(passes: int, positions: int, config: Config, *, row: int | None = None) -> int:
     """Cycles of one MATMUL job: ``passes`` tiles over ``positions`` positions, in rows of ``row``, by default of all."""
     if not config.compact:

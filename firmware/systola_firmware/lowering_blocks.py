@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from systola_firmware.config import Config
-from systola_firmware.cost import COMPACT_ROW, array_cycles, drain_cycles, instruction_cycles
-from systola_firmware.isa import Opcode
+from systola_firmware.cost import COMPACT_ROW, array_cycles, drain_cycles, pair_cycles
 
 #: Largest value of a loop count (12 bits).
 COUNT_LIMIT = 4095
@@ -91,7 +90,7 @@ def _block_cost(rows: int, cut: Axis, work: Work, config: Config) -> tuple[int, 
             last = drain_cycles(units * work.within, config)
             row, _ = _rows(work.within, units, config)
             busy = max(array_cycles(work.passes, units * work.within, config, row=row), last)
-            cycles += jobs * busy * work.groups * work.repeats + instruction_cycles(Opcode.MATMUL, config)
+            cycles += jobs * busy * work.groups * work.repeats + pair_cycles(config)
     return cycles + last, -rows
 
 

@@ -58,7 +58,7 @@ def test_rows_of_the_compact_engine_are_long() -> None:
     """Its rows take four cycles at least, so that of two short axes the longer is inside; elsewhere the order does not matter."""
     axes = [Axis(6, 100, 50), Axis(2, 4, 4)]
     (tiling,) = cut_positions(axes, Work(9, 4), preset("icebreaker"))
-    assert (tiling.x, tiling.y) == (Axis(3, 100, 50), Axis(2, 4, 4))
+    assert (tiling.x, tiling.y) == (Axis(6, 100, 50), Axis(2, 4, 4))
     (tiling, *_) = cut_positions(axes, Work(9, 4), CONFIG)
     assert tiling.x == Axis(2, 4, 4)
     # Rows of five are long enough, and 25 of them are five equal blocks.
