@@ -96,6 +96,7 @@ class Drain(Component):
                 "chunk": ceil_log2(config.columns // config.requantize_lanes),  # of the columns
                 "high": 1,  # the second half of a wide one
                 "count": range(config.requantize_lanes + 1),
+                "writes": 1,  # the count is not 0
                 "job_first": 1,
                 "job_last": 1,
                 "final": 1,  # the last item of all
@@ -141,9 +142,11 @@ class Drain(Component):
         # Bytes of each chunk of the last group that belong to channels; every other group has all.
         counts = [Signal(range(lanes + 1), name=f"count_{chunk}") for chunk in range(2 * chunks)]
         channels = Mux(instruction.wide, instruction.last_columns << 1, instruction.last_columns)
+        writes = Signal(2 * chunks)
         for chunk, count in enumerate(counts):
             above = (chunk + 1) * lanes
             m.d.sync += count.eq(Mux(channels >= above, lanes, Mux(channels > above - lanes, channels - (above - lanes), 0)))
+            m.d.sync += writes[chunk].eq(channels > above - lanes)
 
         item, prepared = nest.o.payload, queue.i.payload
         take = Signal()
@@ -159,6 +162,7 @@ class Drain(Component):
             prepared.chunk.eq(Mux(instruction.wide, chunk >> 1, chunk)),
             prepared.high.eq(chunk[0]),
             prepared.count.eq(Mux(item.last.group, Array(counts)[chunk], lanes)),
+            prepared.writes.eq(~item.last.group | writes.bit_select(chunk, 1)),
             prepared.job_first.eq(item.first.y & item.first.x & item.first.chunk),
             prepared.job_last.eq(job_last),
             prepared.final.eq(job_last & item.last.group & item.last.block),
@@ -178,7 +182,7 @@ class Drain(Component):
             issue.eq(queue.o.valid & self.free & ~item.too_far & (may_begin | ~item.job_first)),
             begins.eq(issue & item.job_first),
             queue.o.ready.eq(issue),
-            self.reserve.eq(issue & (item.count != 0)),
+            self.reserve.eq(issue & item.writes),
             parameters.claim.eq(begins),
             self.accumulators.address.eq(item.position),
             self.accumulators.release.eq(release),
@@ -218,7 +222,7 @@ class Drain(Component):
         arrived = items[-1]
         output = self.o.payload
         m.d.comb += [
-            self.o.valid.eq(valid[-1] & (arrived.count != 0)),
+            self.o.valid.eq(valid[-1] & arrived.writes),
             output.rounding.eq(instruction.rounding),
             output.form.eq(
                 Mux(

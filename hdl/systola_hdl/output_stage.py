@@ -165,19 +165,20 @@ class OutputStage(Component):
             m.d.sync += later.eq(earlier)
         saturated, compared, result = stages[self.gates_latency], stages[-2], stages[-1]
         m.d.comb += self.gates.valid.eq(saturated.valid & (saturated.form == OutputForm.GATES))
-        # The range is constant: these are registers only for the way.
-        bounds = delayed(m, self.range, 1, "bounds")
-        lowest = Signal(signed(8))  # an empty range ends at its maximum
-        m.d.sync += lowest.eq(Mux(bounds.minimum > bounds.maximum, bounds.maximum, bounds.minimum))
+        bounds = self.range
         rounding = delayed(m, item.rounding, 1, "rounding")
         saturated_bytes = delayed(m, self.gates.payload.as_value(), 1, "saturated_bytes")
         direct_data = delayed(m, self.direct.payload.data, 1, "direct_data")
         direct_valid = delayed(m, self.direct.valid, 1, "direct_valid", init=0)
         for lane in range(lanes):
             m.submodules[f"requantizer{lane}"] = requantizer = Requantizer()
+            # The range is constant, and goes from lane to lane: every lane has its own, and the last one has it in time.
+            bounds = delayed(m, bounds if lane % Requantizer.latency else self.range, 1, f"bounds{lane}")
+            lowest = Signal(signed(8), name=f"lowest{lane}", reset_less=True)  # an empty range ends at its maximum
+            m.d.sync += lowest.eq(Mux(bounds.minimum > bounds.maximum, bounds.maximum, bounds.minimum))
             value = Signal(signed(32), name=f"value{lane}", reset_less=True)
             total = Signal(signed(33), name=f"total{lane}", reset_less=True)
-            above, below = (Signal(name=f"{name}{lane}", reset_less=True) for name in ("above", "below"))
+            high, low, above, below = (Signal(name=f"{name}{lane}", reset_less=True) for name in ("high", "low", "above", "below"))
             byte = Signal(8, name=f"byte{lane}", reset_less=True)
             m.d.sync += [value.eq(item.value[lane] + item.bias[lane]), total.eq(requantizer.o + bounds.zero_point)]
             m.d.comb += [
@@ -186,15 +187,18 @@ class OutputStage(Component):
                 requantizer.i_rounding.eq(rounding),
             ]
             m.d.sync += self.gates.payload[lane].eq(_saturated(requantizer.o))
-            m.d.sync += [above.eq(total > bounds.maximum), below.eq(total < bounds.minimum)]
-            total_byte = delayed(m, total[:8], 1, f"total_byte{lane}")
+            # Outside int8, or outside the range as far as the low byte tells.
+            sign, rest, low_byte = total[-1], total[7:-1], total[:8].as_signed()
+            m.d.sync += [high.eq(~sign & rest.any()), low.eq(sign & ~rest.all())]
+            m.d.sync += [above.eq(low_byte > bounds.maximum), below.eq(low_byte < bounds.minimum)]
+            total_byte = delayed(m, low_byte, 1, f"total_byte{lane}")
             with m.Switch(compared.form):
                 with m.Case(OutputForm.INT16_LOW):
                     m.d.sync += byte.eq(saturated_bytes.word_select(lane, 8))
                 with m.Case(OutputForm.INT16_HIGH):
                     m.d.sync += byte.eq(saturated_bytes.word_select(lanes + lane, 8))
                 with m.Case(OutputForm.INT8):
-                    m.d.sync += byte.eq(Mux(above, bounds.maximum, Mux(below, lowest, total_byte)))
+                    m.d.sync += byte.eq(Mux(high | (above & ~low), bounds.maximum, Mux(low | below, lowest, total_byte)))
             m.d.comb += results.w_data.word_select(lane, 8).eq(Mux(direct_valid, direct_data[lane], byte))
         m.d.comb += results.w_en.eq(direct_valid | (result.valid & (result.form != OutputForm.GATES)))
 

@@ -181,8 +181,13 @@ class Vector(Component):
         """Map every operand through its table, combine those of an item, and hand the result over."""
         instruction = self.instruction
         lanes = self.config.requantize_lanes
-        takes_maximum = instruction.combine == Combine.MAX
-        fills = instruction.sources == 0
+        # Constant, and registered for their way to the lanes.
+        takes_maximum, fills, takes_table = Signal(), Signal(), Signal()
+        m.d.sync += [
+            takes_maximum.eq(instruction.combine == Combine.MAX),
+            fills.eq(instruction.sources == 0),
+            takes_table.eq(instruction.table),
+        ]
 
         m.submodules.tables = tables = LookUpTables(lanes)
         connect(m, tables.write, flipped(self.table_write))
@@ -214,7 +219,7 @@ class Vector(Component):
             total = Signal(signed(32), name=f"total{lane}", reset_less=True)
             maximum = Signal(signed(32), name=f"maximum{lane}", reset_less=True)
             m.d.comb += tables.i_bytes[lane].eq(byte)
-            m.d.sync += operand.eq(Mux(fills, 0, Mux(instruction.table, tables.o[lane], byte_beside)))
+            m.d.sync += operand.eq(Mux(fills, 0, Mux(takes_table, tables.o[lane], byte_beside)))
             m.d.sync += bounded.eq(Mux(takes_maximum & (fills | (operand < _LEAST)), _LEAST, operand))
             with m.If(valid):
                 m.d.sync += [total.eq(partial + bounded), partial.eq(Mux(purpose.last, 0, partial + bounded))]
