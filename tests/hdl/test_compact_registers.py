@@ -97,7 +97,7 @@ def test_counters_are_exact_after_a_round() -> None:
                 await ctx.tick()
             ctx.set(dut.run, 0)
             ctx.set(dut.events, dict.fromkeys(events, 0))
-            await ctx.tick().repeat(VISIT_CYCLES)
+            await ctx.tick().repeat(VISIT_CYCLES + 1)
             ctx.set(dut.step.idle, 1)
             for name in COUNTERS:
                 assert await access(ctx, dut.host, LAYOUT.register(f"counter_{name}")) == expected[name], name
@@ -122,7 +122,7 @@ def test_counters_carry_through_all_bits() -> None:
         ctx.set(dut.run, 1)
         await ctx.tick().repeat(cycles)
         ctx.set(dut.run, 0)
-        await ctx.tick().repeat(VISIT_CYCLES)
+        await ctx.tick().repeat(VISIT_CYCLES + 1)
         ctx.set(dut.step.idle, 1)
         assert await access(ctx, dut.host, word) == before + cycles
 

@@ -66,13 +66,13 @@ class ControlPlane(Component):
         connect(m, sequencer.fetch, flipped(self.fetch))
         connect(m, sequencer.matmul, flipped(self.matmul))
         connect(m, sequencer.post, flipped(self.post))
+        m.d.sync += registers.progress.eq(sequencer.moved | self.progress)
         m.d.comb += [
             sequencer.start.eq(registers.start),
             sequencer.abort.eq(registers.abort),
             sequencer.timeout.eq(registers.timeout),
             sequencer.scanning.eq(registers.scanning),
             registers.run.eq(sequencer.run),
-            registers.progress.eq(sequencer.moved | self.progress),
             registers.events.wait_token.eq(sequencer.wait_token),
             registers.events.post_busy.eq(self.post.busy),
             *(

@@ -33,7 +33,7 @@ class LocalCounters(Component):
     place: In, visit: In(1)
         The counter at ``place`` is read; with ``visit`` it begins anew in the next cycle.
     count: Out, event: Out(1)
-        Cycles counted since its last visit without this one, and whether this cycle counts.
+        Cycles counted between its last visit and the cycle before this one, and whether that one counts.
     """
 
     def __init__(self, places: dict[str, int]) -> None:
@@ -51,14 +51,16 @@ class LocalCounters(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        counts, events = [], []
+        counts, counting = [], []
         for name, place in self._places.items():
             count, event, here = Signal.like(self.count, name=name), Signal(name=f"event_{name}"), Signal(name=f"here_{name}")
-            m.d.comb += [event.eq(self.run if name == "cycles" else self.events[name]), here.eq(self.place == place)]
+            # Registered, as events come from far: a cycle late.
+            m.d.sync += event.eq(self.run if name == "cycles" else self.events[name])
+            m.d.comb += here.eq(self.place == place)
             m.d.sync += count.eq(count + event)
             with m.If(here & self.visit):
                 m.d.sync += count.eq(0)
             counts.append((here, count))
-            events.append((here, event))
-        m.d.comb += [self.count.eq(one_of(counts)), self.event.eq(one_of(events))]
+            counting.append((here, event))
+        m.d.comb += [self.count.eq(one_of(counts)), self.event.eq(one_of(counting))]
         return m

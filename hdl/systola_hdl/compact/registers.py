@@ -49,7 +49,7 @@ class CompactRegisters(Component):
 
     It reads a word, adds something and writes it back, every cycle: in every second cycle for the scanner, which adds what the
     local counters have counted since its last visit, and in the others for the sequencer or the host. So a counter is exact
-    :data:`~systola_hdl.compact.counters.VISIT_CYCLES` cycles after the program has stopped, and until then that much late.
+    :data:`~systola_hdl.compact.counters.VISIT_CYCLES` + 1 cycles after the program has stopped, and until then that much late.
 
     Members
     -------
@@ -119,7 +119,7 @@ class CompactRegisters(Component):
         ]
         with m.If(odd & (self.scanning == layout.watch_place)):
             m.d.comb += addend.eq(Mux(restart, 0, VISIT_CYCLES))
-            with m.If(~is_below(total[1:], self._watchdog_cycles)):
+            with m.If(~is_below(read.data, self._watchdog_cycles)):
                 m.d.sync += self.timeout.eq(1)
         with m.If(~self.run):
             m.d.sync += self.timeout.eq(0)
