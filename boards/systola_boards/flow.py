@@ -13,9 +13,15 @@ from systola_hdl.families import Family
 
 __all__ = ["Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "synthesize", "tools_for"]
 
-# Weight banks, accumulators and tables promise nothing about a word that is read while it is written, which Amaranth cannot say;
+# Block memories and tables promise nothing about a word that is read while it is written, which Amaranth cannot say;
 # without this, a comparator and a bypass stand behind every block RAM.
-_NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 *.bank*/t:$memrd_v2 *.accumulators/t:$memrd_v2 *.tables/t:$memrd_v2"
+_NO_COLLISIONS = (
+    "setparam -set COLLISION_X_MASK 1'1 *.segment*/t:$memrd_v2 *.half*_column*/t:$memrd_v2 *.lane*/t:$memrd_v2 *.tables/t:$memrd_v2"
+)
+
+# A signal with the attribute `keep` is one of several registers that hold the same for different places of the chip. Amaranth gives
+# the attribute to the wire; Yosys looks for it at the cell when it merges equal ones.
+_KEPT_REGISTERS = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
 
 #: What nextpnr writes for the packer: the option, and the name of the file.
 _ROUTED = {
@@ -66,7 +72,7 @@ def synthesize(device: Device, rtlil: str, folder: Path, yosys: Tool) -> Netlist
     The design comes as RTLIL and not as Verilog: there, the contents of a memory are one cell, not one statement a word, over which
     Yosys spends many minutes. Raises :class:`SynthesisError`. A large board takes minutes.
     """
-    script = ["read_rtlil top.il", _NO_COLLISIONS, *device.synthesis, "tee -q -o cells.json stat -json"]
+    script = ["read_rtlil top.il", _NO_COLLISIONS, _KEPT_REGISTERS, *device.synthesis, "tee -q -o cells.json stat -json"]
     inputs = {"top.il": rtlil.encode(), "top.ys": "\n".join((*script, "")).encode()}
     made = run_cached(yosys, ["top.ys"], inputs, ["top.json", "cells.json"], keep_log=folder / "yosys.log")
     return Netlist(made["top.json"], cells_of(made["cells.json"].decode()))

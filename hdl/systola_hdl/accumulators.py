@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from systola_firmware.config import Config
+from systola_hdl.block_memory import BlockMemory
 from systola_hdl.dot_cell import delayed, partial_sum_bits
 from systola_hdl.interfaces import AccumulatorDrain
 from systola_hdl.systolic_array import VECTOR_CONTROL
@@ -20,8 +20,9 @@ class AccumulatorBuffer(Component):
     """Adds the array's sums into int32 accumulators, one position a column a cycle; the post-processor drains full halves.
 
     A job fills one half: position 0 is its first valid sum, and again the one after ``pass_last``. ``first`` overwrites, else
-    the sum is added, wrapping at 32 bits. After ``job_last`` the next job fills the other half, which must be claimed before
-    its first sum arrives. Column ``c`` comes ``c * hop_registers`` cycles after column 0; the control follows along the foot.
+    the sum is added, wrapping at 32 bits. After ``job_last`` the next job fills the other half, which must be free when
+    its first sum arrives: both are after reset, and each :attr:`freed` is one more. Column ``c`` comes ``c * hop_registers``
+    cycles after column 0; the control follows along the foot.
 
     Read, add and write are one position a cycle, but a position may come again only ``shortest_pass`` cycles later.
     A half is full when the last column has written its last sum.
@@ -32,29 +33,32 @@ class AccumulatorBuffer(Component):
         One partial sum a column, skewed as the array delivers them.
     control:
         :data:`VECTOR_CONTROL` of column 0.
-    free:
-        A half is free. ``claim`` in a cycle with ``free`` takes one for the next job.
+    freed:
+        For one cycle: a half was released, and another job may begin.
     drain:
         :class:`AccumulatorDrain`, flipped: data ``read_latency`` cycles after the address.
     """
 
-    #: Cycles from a read of a position to the first read that sees its new value: read, register, add, write.
+    #: Halves, all of them free after reset.
+    count = 2
+    #: Cycles from a read of a position to the first that gets its new value: read in two, choose, add. The memory has it one cycle
+    #: later; until then it is forwarded.
     shortest_pass = 4
-    #: Cycles from a drain address to its data: address register, memory, output register.
-    read_latency = 3
+    #: Cycles from a drain address to its data: on its way, address register, memory and its output register, choice of half, on
+    #: the way back.
+    read_latency = 6
 
     def __init__(self, config: Config) -> None:
         self.config = config
         #: One memory a half and column, for inspection by tests: ``halves[half][column].data[position]``.
         self.halves = [
-            [Memory(shape=signed(32), depth=config.accumulator_depth, init=[]) for _ in range(config.columns)] for _ in range(2)
+            [BlockMemory(signed(32), config.accumulator_depth) for _ in range(config.columns)] for _ in range(self.count)
         ]
         super().__init__(
             {
                 "sums": In(data.ArrayLayout(signed(partial_sum_bits(config)), config.columns)),
                 "control": In(VECTOR_CONTROL),
-                "free": Out(1),
-                "claim": In(1),
+                "freed": Out(1),
                 "drain": In(AccumulatorDrain(config)),
             }
         )
@@ -64,11 +68,10 @@ class AccumulatorBuffer(Component):
         position_bits = ceil_log2(self.config.accumulator_depth)
         hop = self.config.hop_registers
 
-        claimed = Signal(2)  # halves filling or full
-        full = Signal(2)
+        full = Signal(self.count)
         drained = Signal()  # the half that is drained now or next
-        m.d.comb += [self.free.eq(claimed < 2), self.drain.full.eq(full.bit_select(drained, 1))]
-        m.d.sync += claimed.eq(claimed + (self.claim & self.free) - self.drain.release)
+        m.d.comb += self.drain.full.eq(full.bit_select(drained, 1))
+        m.d.sync += self.freed.eq(self.drain.release)
         with m.If(self.drain.release):
             m.d.sync += [full.bit_select(drained, 1).eq(0), drained.eq(~drained)]
 
@@ -81,35 +84,50 @@ class AccumulatorBuffer(Component):
 
         drain_address = delayed(m, self.drain.address, 1, "drain_address")
         drain_full = delayed(m, full, 1, "drain_full", init=0)
-        drain_half = delayed(m, drained, self.read_latency, "drain_half")
+        drain_half = delayed(m, drained, self.read_latency - 3, "drain_half")
         travelling = Cat(self.control.valid, self.control.first, self.control.job_last, half, position)
+        # The memory is not up to date at `shortest_pass`: the same position of the same half came that long ago.
+        recent = Cat(self.control.valid, half, position)
+        again = delayed(m, recent == delayed(m, recent, self.shortest_pass, "recent", init=0), 1, "again")
         for column in range(self.config.columns):
             valid, first, job_last, fills, place = (travelling[0], travelling[1], travelling[2], travelling[3], travelling[4:])
+            place_written = delayed(m, place, 5, f"place{column}")
             old = []
-            place_written = delayed(m, place, 3, f"place{column}")
-            fills_written = delayed(m, fills, 3, f"fills{column}")
-            written = delayed(m, valid, 3, f"written{column}", init=0)
-            # Cycle 2: old value and sum are registered. Cycle 3: the new value is written.
+            # Cycle 4: what there was. Cycle 5: the new value; it is written.
             new = Signal(signed(32), name=f"new{column}", reset_less=True)
-            for index in range(2):
+            for index in range(self.count):
                 m.submodules[f"half{index}_column{column}"] = memory = self.halves[index][column]
-                read, write = memory.read_port(), memory.write_port()
-                # Cycle 0: the address. A full half belongs to the drain.
-                m.d.comb += [read.en.eq(1), read.addr.eq(Mux(drain_full[index], drain_address, place))]
-                m.d.comb += [write.addr.eq(place_written), write.data.eq(new), write.en.eq(written & (fills_written == index))]
-                old.append(delayed(m, read.data, 1, f"old{index}_{column}"))
-            kept = Signal(signed(32), name=f"kept{column}")
-            overwrites, fills_old = delayed(m, first, 2, f"first{column}"), delayed(m, fills, 2, f"fills_old{column}")
-            with m.If(~overwrites):
-                m.d.comb += kept.eq(Mux(fills_old, old[1], old[0]))
-            m.d.sync += new.eq(kept + delayed(m, self.sums[column], 2, f"sum{column}"))
-            m.d.comb += self.drain.data[column].eq(Mux(drain_half, old[1], old[0]))
+                # Cycle 1: the address, in a register of the memory's own. A full half belongs to the drain.
+                address = Signal(position_bits, name=f"address{index}_{column}", reset_less=True, attrs={"keep": 1})
+                m.d.sync += address.eq(Mux(drain_full[index], drain_address, place))
+                m.d.comb += [
+                    memory.read_address.eq(address),
+                    memory.write_address.eq(place_written),
+                    memory.write_data.eq(new),
+                    memory.write_enable.eq(delayed(m, valid & (fills == index), 5, f"written{index}_{column}", init=0)),
+                ]
+                old.append(memory.read_data)  # cycle 3
+            kept = Signal(signed(32), name=f"kept{column}", reset_less=True)
+            fills_now, first_now = delayed(m, fills, 1, f"fills{column}"), delayed(m, first, 1, f"first{column}")
+            chosen = 0
+            for name, source, choice in (
+                ("half0", old[0], ~again & ~fills_now),
+                ("half1", old[1], ~again & fills_now),
+                ("recent", delayed(m, new, self.shortest_pass - 2, f"recent_value{column}"), again),
+            ):
+                chosen |= Mux(delayed(m, choice & ~first_now, 2, f"{name}_is_kept{column}"), source, 0)
+            m.d.sync += [kept.eq(chosen), new.eq(kept + delayed(m, self.sums[column], 4, f"sum{column}"))]
+            drains = Signal(name=f"drains{column}", attrs={"keep": 1})  # of the column's own: it has 32 multiplexers
+            m.d.sync += drains.eq(drain_half)
+            drain_data = delayed(m, Mux(drains, old[1], old[0]), 1, f"drained{column}")
+            m.d.sync += self.drain.data[column].eq(drain_data)
             if column + 1 < self.config.columns:
                 travelling = delayed(m, travelling, hop, f"travelling{column}", init=0)
+                again = delayed(m, again, hop, f"again{column}")
 
-        # With cycle 3 of the last column everything is written.
-        finished = delayed(m, valid & job_last, 3, "finished", init=0)
-        finished_half = delayed(m, fills, 3, "finished_half")
+        # With cycle 5 of the last column everything is written.
+        finished = delayed(m, valid & job_last, 5, "finished", init=0)
+        finished_half = delayed(m, fills, 5, "finished_half")
         with m.If(finished):
             m.d.sync += full.bit_select(finished_half, 1).eq(1)
         return m

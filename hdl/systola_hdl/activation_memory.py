@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from amaranth.hdl import C, Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
 from systola_firmware.config import Config
+from systola_hdl.block_memory import BlockMemory
 from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import ActivationRead, ActivationWrite, Bus
 
@@ -20,7 +20,8 @@ class ActivationMemory(Component):
 
     A vector at address ``a`` is line ``a // rows`` of the lanes from ``a % rows`` on and the next line of those before, rotated.
     Addresses wrap at the end of the memory. One read and one write a cycle; each side serves its
-    clients by fixed priority: post-processor, streamer (reads only), host.
+    clients by fixed priority: post-processor, streamer (reads only), host. The post-processor's read is registered twice on its
+    way: the first register tells the streamer, in one of its own, that its cycle is taken.
 
     Attributes
     ----------
@@ -32,16 +33,18 @@ class ActivationMemory(Component):
         :class:`Bus`, flipped; the address is the byte offset in this memory, in range and a multiple of 4. One request at a time.
     """
 
-    #: Cycles from an accepted address to its vector: request, line addresses, memory, rotator.
-    read_latency = 4
+    #: Cycles from the streamer's accepted address to its vector: line addresses, lanes, memory, rotator in two.
+    read_latency = 2 + BlockMemory.read_latency + 2
+    #: The same for the post-processor.
+    post_latency = 2 + read_latency
     #: Cycles from an accepted write to the first read that sees it.
-    write_latency = 2
+    write_latency = 3
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.depth = config.activation_bytes // config.rows
         #: Byte lanes, for inspection by tests: ``lanes[a % rows].data[a // rows]``.
-        self.lanes = [Memory(shape=8, depth=self.depth, init=[]) for _ in range(config.rows)]
+        self.lanes = [BlockMemory(8, self.depth) for _ in range(config.rows)]
         super().__init__(
             {
                 "read_post": In(ActivationRead(config)),
@@ -55,93 +58,126 @@ class ActivationMemory(Component):
         m = Module()
         for index, lane in enumerate(self.lanes):
             m.submodules[f"lane{index}"] = lane
-        host_read, host_write = Signal(), Signal()  # the host's request, if its turn has come
-        vector, arrived = self._build_read(m, host_read)
-        self._build_write(m, host_write)
-        self._build_host(m, host_read, host_write, vector, arrived)
+        wants = {name: Signal(name=f"host_{name}") for name in ("read", "write")}
+        turns = {name: Signal(name=f"host_{name}_turn") for name in wants}
+        self._held = Signal.like(self.host.request.payload, name="held")
+        vector, arrived = self._build_read(m, wants["read"], turns["read"])
+        self._build_write(m, wants["write"], turns["write"])
+        self._build_host(m, turns, wants, vector, arrived)
         return m
 
-    def _split(self, m: Module, address: Signal, name: str) -> tuple[Signal, Signal, Signal]:
+    def _split(self, m: Module, address: Value, name: str) -> tuple[Signal, Signal, Signal]:
         """Registered line, line after it (wrapping) and offset of a byte address."""
         rows = self.config.rows
         line = Signal(range(self.depth), name=f"{name}_line")
         following = Signal(range(self.depth), name=f"{name}_following")
         offset = Signal(range(rows), name=f"{name}_offset")
         here = address[exact_log2(rows) :]
-        m.d.sync += [line.eq(here), following.eq(Mux(here == self.depth - 1, 0, here + 1)), offset.eq(address)]
+        after = here + 1 if self.depth & (self.depth - 1) == 0 else Mux(here == self.depth - 1, 0, here + 1)
+        m.d.sync += [line.eq(here), following.eq(after), offset.eq(address)]
         return line, following, offset
 
-    def _build_read(self, m: Module, host_read: Signal) -> tuple[data.View, Signal]:
+    def _build_read(self, m: Module, host_read: Signal, host_turn: Signal) -> tuple[data.View, Signal]:
         rows = self.config.rows
         post, stream = self.read_post, self.read_stream
-        m.d.comb += [post.ready.eq(1), stream.ready.eq(~post.valid)]
-        host_accepted = Signal()
-        m.d.comb += host_accepted.eq(host_read & ~post.valid & ~stream.valid)
+        post_first = delayed(m, post.valid, 1, "post_first", init=0)
+        post_valid = delayed(m, post_first, 1, "post_valid", init=0)
+        post_address = delayed(m, post.address, 2, "post_address")
+        stream_ready = Signal(init=1, attrs={"keep": 1})
+        m.d.sync += stream_ready.eq(~post_first)
+        m.d.comb += [
+            post.ready.eq(1),
+            stream.ready.eq(stream_ready),
+            host_turn.eq(~post_valid & ~stream.valid),
+        ]
 
-        # Cycle 0: the winner. Cycle 1: its line in each lane.
-        address = Signal.like(post.address)
-        m.d.comb += address.eq(Mux(post.valid, post.address, Mux(stream.valid, stream.address, self.host.request.payload.address)))
+        # Cycle 0: the winner. Cycle 1: its line, the next one, the offset.
+        address = Mux(post_valid, post_address, Mux(stream.valid, stream.address, self._held.address[: len(stream.address)]))
         line, following, offset = self._split(m, address, "read")
         lanes = []
         for index, lane in enumerate(self.lanes):
-            port = lane.read_port()
-            m.d.comb += [port.en.eq(1), port.addr.eq(Mux(index < offset, following, line))]
-            # Cycle 2: the memory's output. Cycle 3: registered.
-            lanes.append(delayed(m, port.data, 1, f"lane{index}_data"))
-        # Cycle 4: rotated.
+            # Cycle 2: the lane's line. Cycle 4: the memory's registered output.
+            place = delayed(m, Mux(index < offset, following, line), 1, f"read_place{index}", keep=True)
+            m.d.comb += lane.read_address.eq(place)
+            lanes.append(lane.read_data)
+        # Cycles 5 and 6: rotated.
         vector = Signal(data.ArrayLayout(8, rows))
-        rotation = delayed(m, offset, 2, "rotation")
-        m.d.sync += vector.as_value().eq(Cat(*_rotated(m, lanes, rotation, 1, "read")))
-        for client, accepted in ((post, post.valid), (stream, stream.valid & ~post.valid)):
+        early = delayed(m, offset, BlockMemory.read_latency, "read_offset")
+        amounts = [delayed(m, early, 1, f"read_amount{copy}", keep=True) for copy in range(rows // 4)]
+        turned = _rotated(m, lanes, amounts, 1, "read")
+        m.d.comb += vector.as_value().eq(Cat(*turned))
+        for client, accepted in ((post, post_valid), (stream, stream.valid & stream.ready)):
             m.d.comb += client.data.eq(vector)
             m.d.comb += client.data_valid.eq(delayed(m, accepted, self.read_latency, "accepted", init=0))
-        return vector, delayed(m, host_accepted, self.read_latency, "host_accepted", init=0)
+        return vector, delayed(m, host_read & host_turn, self.read_latency, "host_accepted", init=0)
 
-    def _build_write(self, m: Module, host_write: Signal) -> None:
+    def _build_write(self, m: Module, host_write: Signal, host_turn: Signal) -> None:
         rows = self.config.rows
-        m.d.comb += self.write.ready.eq(1)
-        # Cycle 0: the winner. Cycle 1: rotated to the lanes. Cycle 2: written.
-        request = self.host.request.payload
         count = max(self.config.requantize_lanes, 4)
+        # Cycle 1: as it came. Cycle 2: the winner. Cycles 3 and 4: rotated to the lanes. At the end of cycle 4 it is written.
+        valid = delayed(m, self.write.valid, 1, "write_valid", init=0)
+        came_address = delayed(m, self.write.address, 1, "came_address")
+        came_data = delayed(m, self.write.data.as_value(), 1, "came_data")
+        came_mask = delayed(m, self.write.mask, 1, "came_mask")
         values, mask = Signal(8 * count), Signal(count)
         address = Signal.like(self.write.address)
-        with m.If(self.write.valid):
-            m.d.comb += [address.eq(self.write.address), values.eq(self.write.data.as_value()), mask.eq(self.write.mask)]
+        m.d.comb += [self.write.ready.eq(1), host_turn.eq(~valid)]
+        with m.If(valid):
+            m.d.comb += [address.eq(came_address), values.eq(came_data), mask.eq(came_mask)]
         with m.Else():
-            m.d.comb += [address.eq(request.address), values.eq(request.data), mask.eq(Mux(host_write, 0xF, 0))]
+            m.d.comb += [address.eq(self._held.address), values.eq(self._held.data), mask.eq(Mux(host_write, 0xF, 0))]
         line, following, offset = self._split(m, address, "write")
         held_values, held_mask = delayed(m, values, 1, "write_values"), delayed(m, mask, 1, "write_mask", init=0)
         slots = [Cat(held_values.word_select(i, 8), held_mask[i]) if i < count else C(0, 9) for i in range(rows)]
-        turned = _rotated(m, slots, offset, -1, "write")
+        turned = _rotated(m, slots, [offset], -1, "write", init=0)
         for index, lane in enumerate(self.lanes):
-            port = lane.write_port()
-            slot = delayed(m, turned[index], 1, f"write_slot{index}", init=0)
-            place = delayed(m, Mux(index < offset, following, line), 1, f"write_line{index}")
-            m.d.comb += [port.addr.eq(place), port.data.eq(slot[:8]), port.en.eq(slot[8])]
+            place = delayed(m, Mux(index < offset, following, line), 2, f"write_place{index}")
+            m.d.comb += [
+                lane.write_address.eq(place),
+                lane.write_data.eq(turned[index][:8]),
+                lane.write_enable.eq(turned[index][8]),
+            ]
 
-    def _build_host(self, m: Module, host_read: Signal, host_write: Signal, vector: data.View, arrived: Signal) -> None:
-        request, response = self.host.request, self.host.response
-        reading = Signal()
-        free = ~reading & ~response.valid
-        turn = Mux(request.payload.write, ~self.write.valid, ~self.read_post.valid & ~self.read_stream.valid)
+    def _build_host(
+        self, m: Module, turns: dict[str, Signal], wants: dict[str, Signal], vector: data.View, arrived: Signal
+    ) -> None:
+        """Hold a request until it is its turn."""
+        request, response, held = self.host.request, self.host.response, self._held
+        waiting, reading = Signal(), Signal()
         m.d.comb += [
-            host_read.eq(request.valid & free & ~request.payload.write),
-            host_write.eq(request.valid & free & request.payload.write),
-            request.ready.eq(free & turn),
+            wants["read"].eq(waiting & ~held.write),
+            wants["write"].eq(waiting & held.write),
+            request.ready.eq(~waiting & ~reading & ~response.valid),
         ]
+        with m.If(request.valid & request.ready):
+            m.d.sync += [held.eq(request.payload), waiting.eq(1)]
         with m.If(response.valid & response.ready):
             m.d.sync += response.valid.eq(0)
         with m.If(arrived):
             m.d.sync += [reading.eq(0), response.valid.eq(1), response.payload.data.eq(vector.as_value()[:32])]
-        with m.If(request.valid & request.ready):
-            m.d.sync += [reading.eq(~request.payload.write), response.valid.eq(request.payload.write), response.payload.data.eq(0)]
+        with m.If((wants["read"] & turns["read"]) | (wants["write"] & turns["write"])):
+            m.d.sync += [waiting.eq(0), reading.eq(~held.write), response.valid.eq(held.write), response.payload.data.eq(0)]
 
 
-def _rotated(m: Module, slots: list[Value], amount: Signal, direction: int, name: str) -> list[Value]:
-    """Slot ``i`` of the result is slot ``i + direction*amount``, modulo their number (a power of two)."""
-    for bit in range(len(amount)):
-        turned = [Signal(len(slot), name=f"{name}_turn{bit}_{index}") for index, slot in enumerate(slots)]
-        for index, slot in enumerate(slots):
-            m.d.comb += turned[index].eq(Mux(amount[bit], slots[(index + direction * (1 << bit)) % len(slots)], slot))
-        slots = list(turned)
+def _rotated(
+    m: Module, slots: list[Value], amounts: list[Value], direction: int, name: str, *, init: int | None = None
+) -> list[Value]:
+    """Slot ``i`` of the result, two cycles later, is slot ``i + direction*amount``, modulo their number (a power of two).
+
+    Each cycle does one half of the bits of the amount, of which there may be several equal ones, for slots beside each other: each
+    has the fan-out of its slots' bits.
+    """
+    bits = len(amounts[0])
+    for stage in (range(bits // 2), range(bits // 2, bits)):
+        share = len(slots) // len(amounts)
+        for bit in stage:
+            step = direction * (1 << bit)
+            slots = [
+                Mux(amounts[index // share][bit], slots[(index + step) % len(slots)], slot) for index, slot in enumerate(slots)
+            ]
+        slots = [delayed(m, slot, 1, f"{name}_turn{stage.stop}_{index}", init=init) for index, slot in enumerate(slots)]
+        copies = len(slots) // 4
+        amounts = [
+            delayed(m, amounts[copy * len(amounts) // copies], 1, f"{name}_amount{copy}", keep=True) for copy in range(copies)
+        ]
     return slots

@@ -13,13 +13,17 @@ from systola_hdl.multiplier import Multiplier
 __all__ = ["DotCell", "WeightLoad", "delayed", "partial_sum_bits"]
 
 
-def delayed(m: Module, value: ValueLike, cycles: int, name: str = "delayed", *, init: int | None = None) -> ValueLike:
+def delayed(
+    m: Module, value: ValueLike, cycles: int, name: str = "delayed", *, init: int | None = None, keep: bool = False
+) -> ValueLike:
     """``value``, ``cycles`` cycles later, through plain registers; ``init`` gives them a reset value, else they have none.
 
+    ``keep``: synthesis must not merge them with others that hold the same, which serve other places of the chip.
     Call it outside every ``m.If``: the registers must always follow.
     """
+    attributes = {"keep": 1} if keep else {}
     for cycle in range(cycles):
-        register = Signal.like(value, name=f"{name}_{cycle + 1}", init=init, reset_less=init is None)
+        register = Signal.like(value, name=f"{name}_{cycle + 1}", init=init, reset_less=init is None, attrs=attributes)
         m.d.sync += register.eq(value)
         value = register
     return value
@@ -42,10 +46,14 @@ class WeightLoad(data.StructLayout):
 class DotCell(Component):
     """``R = weight_rows_per_cycle`` multipliers, an adder tree and one partial-sum adder::
 
-        load_i ──┬─ hop ─▶ load_o        activations_i, swap_i ─┬─ hop ─▶ activations_o, swap_o
-                 ▼ (tag == row)                                 ▼
-               shadow ──(swap)──▶ active × ────────────────▶ Σ tree ──▶ (+) ◀── sum_i
-                                                                         └─ hop ─▶ sum_o
+        load_i ─ reg ─┬─ hop-1 ─▶ load_o    activations_i, swap_i ─ reg ─┬─ hop-1 ─▶ activations_o, swap_o
+                      ▼ (tag == row)                                     ▼
+                    shadow ──(swap)──▶ active × ─ reg ────────────▶ Σ tree ──▶ (+) ◀── sum_i
+                                                                                └─ hop ─▶ sum_o
+
+    The first register of each hop also feeds the cell itself, so what crosses from cell to cell ends in one register, and the
+    comparison of tags is registered. A spare register behind each product shares the way from the multiplier to the
+    tree.
 
     A weight that arrives with the swap bit goes to the shadow register while the old shadow becomes active. The swap
     holds for the activations that come with it and all later ones. Everything passes in one cycle a transfer; every output
@@ -86,27 +94,34 @@ class DotCell(Component):
 
     @staticmethod
     def sum_delay(config: Config) -> int:
-        """Cycles from activations to the partial sum they are added to: the multiplier and a register a level of the tree."""
-        return Multiplier.latency + ceil_log2(config.weight_rows_per_cycle)
+        """Cycles from activations to the partial sum they are added to: input, multiplier, spare, a register a level."""
+        return 1 + Multiplier.latency + 1 + ceil_log2(config.weight_rows_per_cycle)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         hop = self.config.hop_registers
+        # Cells on a diagonal have the same swap and tag at the same time; each keeps its own.
+        activations, swap = delayed(m, self.activations_i, 1, "activations"), delayed(m, self.swap_i, 1, "swap", init=0, keep=True)
+        load_valid = delayed(m, self.load_i.valid, 1, "load_valid", init=0, keep=True)
+        load_tag = delayed(m, self.load_i.tag, 1, "load_tag", keep=True)
+        load_weights = delayed(m, self.load_i.weights, 1, "load_weights")
+        taken = delayed(m, self.load_i.valid & (self.load_i.tag == self.row), 1, "taken", init=0, keep=True)
         m.d.comb += [
-            self.activations_o.eq(delayed(m, self.activations_i, hop, "activations")),
-            self.swap_o.eq(delayed(m, self.swap_i, hop, "swap", init=0)),
-            self.load_o.valid.eq(delayed(m, self.load_i.valid, hop, "load_valid", init=0)),
-            self.load_o.tag.eq(delayed(m, self.load_i.tag, hop, "load_tag")),
-            self.load_o.weights.eq(delayed(m, self.load_i.weights, hop, "load_weights")),
+            self.activations_o.eq(delayed(m, activations, hop - 1, "activations_hop")),
+            self.swap_o.eq(delayed(m, swap, hop - 1, "swap_hop", init=0, keep=True)),
+            self.load_o.valid.eq(delayed(m, load_valid, hop - 1, "load_valid_hop", init=0, keep=True)),
+            self.load_o.tag.eq(delayed(m, load_tag, hop - 1, "load_tag_hop", keep=True)),
+            self.load_o.weights.eq(delayed(m, load_weights, hop - 1, "load_weights_hop")),
         ]
+        in_logic = (self.row + 1) * self.config.weight_rows_per_cycle <= self.config.fabric_rows
         terms = []
         for index in range(self.config.weight_rows_per_cycle):
-            m.submodules[f"multiplier{index}"] = multiplier = Multiplier()
+            m.submodules[f"multiplier{index}"] = multiplier = Multiplier(fabric=in_logic)
             shadow = Signal(signed(8), name=f"shadow{index}", reset_less=True)
-            with m.If(self.load_i.valid & (self.load_i.tag == self.row)):
-                m.d.sync += shadow.eq(self.load_i.weights[index])
-            m.d.comb += [multiplier.a.eq(self.activations_i[index]), multiplier.b.eq(shadow), multiplier.load.eq(self.swap_i)]
-            terms.append(multiplier.p)
+            with m.If(taken):
+                m.d.sync += shadow.eq(load_weights[index])
+            m.d.comb += [multiplier.a.eq(activations[index]), multiplier.b.eq(shadow), multiplier.load.eq(swap)]
+            terms.append(delayed(m, multiplier.p, 1, f"product{index}"))
         while len(terms) > 1:  # one registered level of the adder tree
             pairs = zip(terms[::2], terms[1::2], strict=True)
             terms = [delayed(m, a + b, 1, "tree") for a, b in pairs]

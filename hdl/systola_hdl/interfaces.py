@@ -38,7 +38,7 @@ class ActivationRead(Signature):
 
     ``address`` (bytes, already checked to lie inside) is taken when ``valid & ready``; ``data`` (``rows`` bytes, the byte at
     ``address`` first, wrapping at the end of the memory) comes with ``data_valid`` exactly ``ActivationMemory.read_latency``
-    cycles later, in order, and cannot be refused.
+    (streamer) or ``post_latency`` (post-processor) cycles later, in order, and cannot be refused.
     """
 
     def __init__(self, config: Config) -> None:
@@ -72,7 +72,9 @@ class ActivationWrite(Signature):
 
 
 class WeightRead(Signature):
-    """Client of the weight memory's read port: a word ``WeightMemory.read_latency`` cycles after ``valid & ready``, in order."""
+    """Client of the weight memory's read port: a word ``WeightMemory.read_latency`` (loader) or ``post_latency`` (post-processor)
+    cycles after ``valid & ready``, in order.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(

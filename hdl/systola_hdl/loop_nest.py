@@ -27,7 +27,8 @@ class LoopNest(Component):
     valid early enough. Latency is :attr:`latency` cycles from the transfer of ``start`` to the first item.
 
     The loop carries nothing longer than a multiplexer over the loops and one adder: counters run one item ahead of the
-    addresses and tell them, registered, which loop steps next and by how much.
+    addresses and tell them, registered, which loop steps next and by how much. Counters count down, and whether a loop's next
+    iteration is its last is known a cycle before it matters.
 
     Parameters
     ----------
@@ -79,7 +80,9 @@ class LoopNest(Component):
         first = Signal(levels)
         last = Signal(levels)
         single = Signal(levels)  # the loop has one iteration
-        following = [Signal(COUNT_BITS, name=f"following_{loop}") for loop in self.loops]  # number, from 1, of the next iteration
+        double = Signal(levels)  # it has two
+        left = [Signal(COUNT_BITS, name=f"left_{loop}") for loop in self.loops]  # iterations, with the present one
+        next_last = Signal(levels)  # two are left
         # Stage 2: which loop steps to reach this item (one-hot, none for a base) and by how much.
         stepping = Signal(levels)
         delta = Signal(data.ArrayLayout(signed(ADDRESS_BITS), self.addresses))
@@ -104,13 +107,14 @@ class LoopNest(Component):
             with m.If(active):
                 m.d.sync += [begins.eq(0), steps_now.eq(steps_next), stepping.eq(steps_now), waiting_flags.eq(Cat(first, last))]
                 m.d.sync += waiting_tag.eq(nest.tag)
-                for level, counter in enumerate(following):
+                for level, counter in enumerate(left):
                     inner_of_stepped = last[level:].all()  # an outer loop steps, so this one starts over
                     with m.If(inner_of_stepped):
-                        m.d.sync += [first[level].eq(1), last[level].eq(single[level]), counter.eq(2)]
+                        m.d.sync += [first[level].eq(1), last[level].eq(single[level]), next_last[level].eq(double[level])]
+                        m.d.sync += counter.eq(nest.counts[self.loops[level]])
                     with m.Elif(steps_next[level]):
-                        count = nest.counts[self.loops[level]]
-                        m.d.sync += [first[level].eq(0), last[level].eq(counter == count), counter.eq(counter + 1)]
+                        m.d.sync += [first[level].eq(0), last[level].eq(next_last[level]), next_last[level].eq(counter == 3)]
+                        m.d.sync += counter.eq(counter - 1)
                 for address in range(self.addresses):
                     chosen = nest.base[address] & begins.replicate(ADDRESS_BITS).as_signed()
                     for level, loop in enumerate(self.loops):
@@ -122,8 +126,9 @@ class LoopNest(Component):
         with m.If(self.start.valid & self.start.ready):
             m.d.sync += [nest.eq(self.start.payload), active.eq(1), begins.eq(1), first.eq(-1), steps_now.eq(0)]
             for level, loop in enumerate(self.loops):
-                is_single = self.start.payload.counts[loop] == 1
-                m.d.sync += [last[level].eq(is_single), single[level].eq(is_single), following[level].eq(2)]
+                count = self.start.payload.counts[loop]
+                m.d.sync += [last[level].eq(count == 1), single[level].eq(count == 1), left[level].eq(count)]
+                m.d.sync += [next_last[level].eq(count == 2), double[level].eq(count == 2)]
 
         # Stage 3: one base a loop, the address at which its present iteration starts. The innermost is the item's address.
         with m.If(take_item):

@@ -24,7 +24,7 @@ class MatmulUnit(Component):
 
     One vector a cycle without bubbles between passes and jobs, as long as a tile's pass is not shorter than its ``row_groups``
     words take to load nor than :attr:`AccumulatorBuffer.shortest_pass`. The next instruction is taken and checked, and
-    its first tile loaded, while the last one runs. The check takes a cycle for each bit of ``y_count``, and three more.
+    its first tile loaded, while the last one runs. The check takes a cycle for each bit of ``y_count``, and four more.
 
     Attributes
     ----------
@@ -67,11 +67,7 @@ class MatmulUnit(Component):
         connect(m, flipped(self.weights), loader.weights)
         connect(m, flipped(self.drain), accumulators.drain)
         m.d.comb += [
-            streamer.shadow_full.eq(loader.shadow_full),
-            streamer.bad_weights.eq(loader.bad_address),
-            loader.pass_start.eq(streamer.pass_start),
-            streamer.half_free.eq(accumulators.free),
-            accumulators.claim.eq(streamer.claim),
+            streamer.half_freed.eq(accumulators.freed),
             accumulators.sums.eq(array.sums),
             accumulators.control.eq(array.control_o),
             self.array_busy.eq(streamer.issued),
@@ -81,14 +77,23 @@ class MatmulUnit(Component):
             self.wait_step.eq(streamer.wait_step),
             streamer.step_done.eq(self.step_done),
         ]
-        # The array's rule for weights is kept at the memories' requests, so both ways from there must take the same time.
-        latency = max(streamer.latency, loader.load_latency)
-        late = latency - streamer.latency
+        # The first vector of a pass meets the array `streamer.latency` cycles after it was accepted; `pass_start` is a cycle after
+        # that. The next tile's words may come with that vector, no earlier.
         m.d.comb += [
-            array.activations.eq(delayed(m, streamer.vector.as_value(), late, "vector")),
-            array.swap.eq(delayed(m, streamer.swap, late, "swap", init=0)),
-            array.control_i.eq(delayed(m, streamer.control.as_value(), late, "control", init=0)),
-            array.load.eq(delayed(m, loader.load.as_value(), latency - loader.load_latency, "load", init=0)),
+            array.activations.eq(streamer.vector),
+            array.swap.eq(streamer.swap),
+            array.control_i.eq(streamer.control),
+            array.load.eq(loader.load),
+            loader.pass_start.eq(
+                delayed(m, streamer.pass_start, streamer.latency - 1 - loader.release_latency, "pass_start", init=0)
+            ),
+        ]
+        # A tile is told of when the vector that waits for it cannot meet the array before the tile's last word has.
+        told = 1 + streamer.issue_latency + streamer.latency  # from the last read accepted to that vector
+        late = max(loader.load_latency + 1 - told, 0)
+        m.d.comb += [
+            streamer.tile_loaded.eq(delayed(m, loader.tile_loaded, late, "tile_loaded", init=0)),
+            streamer.bad_weights.eq(delayed(m, loader.bad_address, late, "bad_weights", init=0)),
         ]
         self._build_decode(m, loader, streamer)
         return m
@@ -102,6 +107,7 @@ class MatmulUnit(Component):
         product, addend, multiplier = Signal(2 * COUNT_BITS), Signal(2 * COUNT_BITS), Signal(COUNT_BITS)
         taken = Signal(2)  # instructions taken and not done: one, and one ahead
         wants_loader, wants_streamer, bad_field = Signal(), Signal(), Signal()
+        zero, too_many = Signal(), Signal()
         m.d.comb += [
             loader.start.valid.eq(wants_loader),
             streamer.start.valid.eq(wants_streamer),
@@ -129,19 +135,20 @@ class MatmulUnit(Component):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
                 m.d.sync += [product.eq(0), addend.eq(fields.x_count), multiplier.eq(fields.y_count)]
+                m.d.sync += zero.eq(counts.any())
                 m.next = "MULTIPLY"
-                with m.If(counts.any()):
-                    m.next = "BAD"
             with m.State("MULTIPLY"):
                 m.d.sync += [addend.eq(addend << 1), multiplier.eq(multiplier >> 1)]
                 with m.If(multiplier[0]):
                     m.d.sync += product.eq(product + addend)
-                with m.If(multiplier == 0):
-                    with m.If(product > self.config.accumulator_depth):
-                        m.next = "BAD"
-                    with m.Else():
-                        m.d.sync += [wants_loader.eq(1), wants_streamer.eq(1)]
-                        m.next = "START"
+                m.d.sync += too_many.eq(product > self.config.accumulator_depth)
+                with m.If(multiplier == 0):  # so the product did not change, and is compared
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.next = "BAD"
+                with m.If(~zero & ~too_many):
+                    m.d.sync += [wants_loader.eq(1), wants_streamer.eq(1)]
+                    m.next = "START"
             with m.State("START"):
                 with m.If(loader.start.ready):
                     m.d.sync += wants_loader.eq(0)

@@ -88,7 +88,7 @@ class SystolicArray(Component):
             for index in range(rows):
                 lane = self.activations[group * rows + index].as_signed()
                 m.d.comb += cells[group][0].activations_i[index].eq(delayed(m, lane, group * hop, f"skew{group}_{index}"))
-            m.d.comb += cells[group][0].swap_i.eq(delayed(m, self.swap, group * hop, f"skew_swap{group}", init=0))
+            m.d.comb += cells[group][0].swap_i.eq(delayed(m, self.swap, group * hop, f"skew_swap{group}", init=0, keep=True))
         for column in range(columns):
             load = cells[0][column].load_i
             m.d.comb += [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Array, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from systola_firmware.config import Config
 from systola_hdl.dot_cell import delayed
@@ -13,6 +13,7 @@ from systola_hdl.interfaces import WEIGHT_ADDRESS_BITS, WeightRead
 from systola_hdl.loop_nest import COUNT_BITS, LoopNest
 from systola_hdl.systolic_array import WeightWord
 from systola_hdl.weight_memory import WeightMemory
+from systola_hdl.weight_queue import WeightQueue
 
 __all__ = ["WeightLoader"]
 
@@ -21,10 +22,10 @@ class WeightLoader(Component):
     """Reads the weight words of one tile after another, as the MATMUL instruction orders them.
 
     A tile takes ``row_groups`` reads, one a cycle; in diagonal mode they are of the same word, of which each passes on its
-    part of the diagonal. The loader keeps one tile ahead: after the reads of a tile are accepted, ``shadow_full`` is set, and
-    the next tile's reads wait for ``pass_start``; they may begin in that same cycle. A word is at ``load``
-    :attr:`load_latency` cycles after its read was accepted, so the rule of the array holds if the vector accepted with
-    ``pass_start`` takes exactly as long.
+    part of the diagonal. The loader reads ahead as far as its queue has places, and the queue keeps the array's rule: words of
+    a tile leave when the pass of the tile before has begun. Whoever begins passes owes it three things: no more passes than
+    :attr:`tile_loaded` told, at least ``row_groups`` cycles from one to the next, and that a tile's last word can have left before
+    the pass's first vector: that is :attr:`load_latency` cycles after its read was accepted, if nothing held it up.
 
     Attributes
     ----------
@@ -35,16 +36,27 @@ class WeightLoader(Component):
         :class:`WeightRead`.
     load:
         :class:`WeightWord`, to the array.
-    shadow_full:
-        All reads of the next tile have been accepted in earlier cycles.
+    tile_loaded:
+        For one cycle: the last read of another tile was accepted in the cycle before.
     pass_start:
-        The first vector of that tile was accepted by the activation memory in this cycle.
+        A pass begins; words of the tile after it are at ``load`` from :attr:`release_latency` cycles later on.
     bad_address:
-        The next tile begins or goes on outside the weight memory; the loader has stopped for good.
+        The tile after those told of begins or goes on outside the weight memory; the loader has stopped for good.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        fraction_bits = exact_log2(config.weight_rows_per_cycle)
+        #: A read, and what its word is for.
+        self.read_layout = data.StructLayout(
+            {
+                "address": ceil_log2(config.weight_words),
+                "step": range(config.row_groups),
+                "row": max(1, fraction_bits),
+                "diagonal": 1,
+                "tile_last": 1,
+            }
+        )
         self.start_layout = data.StructLayout(
             {
                 "weights": WEIGHT_ADDRESS_BITS,
@@ -57,7 +69,7 @@ class WeightLoader(Component):
                 "start": In(stream.Signature(self.start_layout)),
                 "weights": Out(WeightRead(config)),
                 "load": Out(WeightWord(config)),
-                "shadow_full": Out(1),
+                "tile_loaded": Out(1),
                 "pass_start": In(1),
                 "bad_address": Out(1),
             }
@@ -65,8 +77,10 @@ class WeightLoader(Component):
 
     #: Loops around a tile, outermost first.
     loops = ("block", "group", "k2", "k1", "k0")
-    #: Cycles from an accepted read to the word at ``load``: the memory's and one register.
-    load_latency = WeightMemory.read_latency + 1
+    #: Cycles from an accepted read to its word at ``load``, at least: the memory, the choice of a diagonal in two, the queue.
+    load_latency = WeightMemory.read_latency + 2 + WeightQueue.latency
+    #: Cycles from ``pass_start`` to the first word of the tile after it.
+    release_latency = WeightQueue.release_latency
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
@@ -94,26 +108,40 @@ class WeightLoader(Component):
             first, last = nest.o.payload.first.as_value(), nest.o.payload.last.as_value()  # outermost loop in bit 0
             m.d.sync += [queued.eq(1), queued_begins.eq(first.all()), queued_ends_block.eq(last[1:].all())]
 
-        # One read a cycle. `row` is which row of a word a diagonal tile takes.
+        # A read is chosen, then waits registered for the memory. `row` is which row of a word a diagonal tile takes.
+        m.submodules.queue = queue = WeightQueue(self.config)
         word, row = Signal(WEIGHT_ADDRESS_BITS), Signal(max(1, fraction_bits))
-        step = Signal(range(groups))
-        inside = Signal()
+        step, last_step = Signal(range(groups)), Signal()
+        reserved, no_place = Signal(range(queue.depth + 1)), Signal()
+        read, reads = Signal(self.read_layout), Signal()
+        advance, go, inside, stopped = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             inside.eq(word < self.config.weight_words),
-            self.weights.valid.eq(held & inside & (~self.shadow_full | self.pass_start)),
-            self.weights.address.eq(word),
-            self.bad_address.eq(held & ~inside & ~self.shadow_full),
+            advance.eq(~reads | self.weights.ready),
+            go.eq(held & ~no_place & ~stopped & advance),
+            self.weights.valid.eq(reads),
+            self.weights.address.eq(read.address),
+            finished.eq(go & last_step),
         ]
-        with m.If(self.pass_start):
-            m.d.sync += self.shadow_full.eq(0)
+        accepted = reads & self.weights.ready
+        m.d.sync += [
+            self.tile_loaded.eq(accepted & read.tile_last),
+            self.bad_address.eq(stopped & ~reads),
+            reserved.eq(reserved + go - queue.freed),
+            no_place.eq(Mux(go, ~queue.freed & (reserved == queue.depth - 1), no_place & ~queue.freed)),
+        ]
         last_row = row == self.config.weight_rows_per_cycle - 1
-        with m.If(self.weights.valid & self.weights.ready):
-            m.d.sync += step.eq(step + 1)  # wraps: row_groups is a power of two
+        now = {"address": word, "step": step, "row": row, "diagonal": diagonal, "tile_last": last_step}
+        with m.If(advance):
+            m.d.sync += [
+                reads.eq(go & inside),
+                *(read[name].eq(value) for name, value in now.items()),
+            ]
+        with m.If(go):
+            m.d.sync += [stopped.eq(~inside), step.eq(step + 1), last_step.eq(step == groups - 2)]  # step wraps: a power of two
             with m.If(~diagonal):
                 m.d.sync += word.eq(word + 1)
-            with m.If(step == groups - 1):
-                m.d.comb += finished.eq(1)
-                m.d.sync += self.shadow_full.eq(1)
+            with m.If(last_step):
                 with m.If(diagonal):
                     m.d.sync += [row.eq(Mux(last_row, 0, row + 1)), word.eq(word + last_row)]
                 with m.If(ends_block):
@@ -122,19 +150,27 @@ class WeightLoader(Component):
             m.d.sync += [word.eq(following.weights), base.eq(following.weights), diagonal.eq(following.diagonal)]
             m.d.sync += [row.eq(0), follows.eq(0)]
 
-        # The word comes back a fixed time later, with what it is for; a diagonal tile keeps one byte a row.
-        config = self.config
-        came = delayed(m, Cat(step, row, diagonal), WeightMemory.read_latency, "came")
-        came_step, came_row, came_diagonal = came[: len(step)], came[len(step) : -1], came[-1]
-        m.d.sync += [self.load.valid.eq(self.weights.data_valid), self.load.tag.eq(came_step)]
-        diagonal_bytes = Array(
-            self.weights.data.as_value().word_select(index, 8 * config.columns) for index in range(config.weight_rows_per_cycle)
-        )[came_row]
-        for index in range(config.weight_rows_per_cycle):
-            for column in range(config.columns):
-                byte = index * config.columns + column
-                spread = Signal(8, name=f"spread{byte}")
-                with m.If((column // config.weight_rows_per_cycle == came_step) & (column % config.weight_rows_per_cycle == index)):
-                    m.d.comb += spread.eq(diagonal_bytes.word_select(column, 8))
-                m.d.sync += self.load.weights[byte].eq(Mux(came_diagonal, spread, self.weights.data[byte]))
+        came = data.View(self.read_layout, delayed(m, read.as_value(), WeightMemory.read_latency, "came"))
+        self._build_choice(m, came, queue)
+        m.d.comb += [
+            queue.pass_start.eq(self.pass_start),
+            self.load.eq(queue.o),
+        ]
         return m
+
+    def _build_choice(self, m: Module, came: data.View, queue: WeightQueue) -> None:
+        """A diagonal tile keeps one byte a row of a word: column ``c`` that of row ``c``, which belongs to cell row ``c // R``."""
+        columns, rows = self.config.columns, self.config.weight_rows_per_cycle
+        words = [self.weights.data.as_value().word_select(index, 8 * columns) for index in range(rows)]
+        m.d.comb += queue.i.valid.eq(delayed(m, self.weights.data_valid, 2, "valid", init=0))
+        # Cycle 1: the row that a diagonal tile takes. Cycle 2: its bytes, or the word.
+        row_bytes = delayed(m, Array(words)[came.row], 1, "row_bytes")
+        for index in range(rows):
+            word = delayed(m, words[index], 1, f"word{index}")
+            dense = delayed(m, ~came.diagonal, 1, f"dense{index}", keep=True)
+            for column in range(columns):
+                kept = Mux(dense, word.word_select(column, 8), 0)
+                if column % rows == index:
+                    on_diagonal = delayed(m, came.diagonal & (came.step == column // rows), 1, f"on_diagonal{column}")
+                    kept |= Mux(on_diagonal, row_bytes.word_select(column, 8), 0)
+                m.d.comb += queue.i.weights[index * columns + column].eq(delayed(m, kept, 1, f"kept{index}_{column}"))

@@ -17,7 +17,8 @@ __all__ = ["WeightMemory"]
 class WeightMemory(Component):
     """``weight_words`` words of ``weight_word_bytes``, as banks of 32 bits: the host writes one bank, readers take all.
 
-    One word is read a cycle, for the first of: post-processor (parameters, tables), weight loader, host.
+    One word is read a cycle, for the first of: post-processor (parameters, tables), weight loader, host. The post-processor's
+    request is registered twice on its way: the first register tells the loader, in one of its own, that its cycle is taken.
 
     Attributes
     ----------
@@ -27,8 +28,10 @@ class WeightMemory(Component):
         :class:`Bus`, flipped; the address is the byte offset in this memory, in range and a multiple of 4. One request at a time.
     """
 
-    #: Cycles from an accepted address to its word: request, memory, output register.
-    read_latency = 3
+    #: Cycles from an accepted address of the loader to its word: winner, banks.
+    read_latency = 1 + SegmentedMemory.read_latency
+    #: The same for the post-processor.
+    post_latency = 2 + read_latency
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -40,45 +43,52 @@ class WeightMemory(Component):
         m = Module()
         post, loader, request, response = self.read_post, self.read_loader, self.host.request, self.host.response
         bank_bits = exact_log2(len(self.banks))
-        host_word = request.payload.address[2 + bank_bits :]
-        host_bank = Signal(range(len(self.banks)))
-        m.d.comb += host_bank.eq(request.payload.address[2 : 2 + bank_bits])
+        address_bits = len(post.address)
 
-        reading = Signal()
-        host_free = ~reading & ~response.valid
-        turn = request.payload.write | (~post.valid & ~loader.valid)
-        m.d.comb += [post.ready.eq(1), loader.ready.eq(~post.valid), request.ready.eq(host_free & turn)]
-        accepted = Signal()
-        m.d.comb += accepted.eq(request.valid & request.ready)
+        # Post-processor: two registers. Host: held until it is its turn.
+        post_first = delayed(m, post.valid, 1, "post_first", init=0)
+        post_valid = delayed(m, post_first, 1, "post_valid", init=0)
+        post_address = delayed(m, post.address, 2, "post_address")
+        loader_ready = Signal(init=1, attrs={"keep": 1})
+        m.d.sync += loader_ready.eq(~post_first)
+        held, waiting, reading = Signal.like(request.payload), Signal(), Signal()
+        host_word = held.address[2 + bank_bits :][:address_bits]
+        host_bank = held.address[2 : 2 + bank_bits]
+        turn, host_reads, host_writes = Signal(), Signal(), Signal()
+        m.d.comb += [
+            post.ready.eq(1),
+            loader.ready.eq(loader_ready),
+            request.ready.eq(~waiting & ~reading & ~response.valid),
+            turn.eq(waiting & (held.write | (~post_valid & ~loader.valid))),
+            host_reads.eq(turn & ~held.write),
+            host_writes.eq(turn & held.write),
+        ]
+        with m.If(request.valid & request.ready):
+            m.d.sync += [held.eq(request.payload), waiting.eq(1)]
 
-        # Cycle 0: the winner. Cycle 1: the memory reads (or, for the host, writes). Cycle 3: the word, registered.
-        address = delayed(
-            m, Mux(post.valid, post.address, Mux(loader.valid, loader.address, host_word[: len(post.address)])), 1, "address"
-        )
-        write_address = delayed(m, host_word[: len(post.address)], 1, "write_address")
-        write_data = delayed(m, request.payload.data, 1, "write_data")
+        # Cycle 0: the winner. Cycle 1: its address at the banks.
+        address = delayed(m, Mux(post_valid, post_address, Mux(loader.valid, loader.address, host_word)), 1, "address")
+        write_address, write_data = delayed(m, host_word, 1, "write_address"), delayed(m, held.data, 1, "write_data")
         words = []
         for index, bank in enumerate(self.banks):
             m.submodules[f"bank{index}"] = bank
-            writes = delayed(m, accepted & request.payload.write & (host_bank == index), 1, f"write{index}", init=0)
+            writes = delayed(m, host_writes & (host_bank == index), 1, f"write{index}", init=0)
             m.d.comb += [
                 bank.read_address.eq(address),
                 bank.write_address.eq(write_address),
                 bank.write_data.eq(write_data),
                 bank.write_enable.eq(writes),
             ]
-            words.append(delayed(m, bank.read_data, 1, f"word{index}"))
+            words.append(bank.read_data)
         word = Cat(*words)
-        for client, taken in ((post, post.valid), (loader, loader.valid & ~post.valid)):
+        for client, taken in ((post, post_valid), (loader, loader.valid & loader.ready)):
             m.d.comb += [client.data.eq(word), client.data_valid.eq(delayed(m, taken, self.read_latency, "taken", init=0))]
 
-        arrived = delayed(m, accepted & ~request.payload.write, self.read_latency, "host_taken", init=0)
-        bank = Signal.like(host_bank)
+        arrived = delayed(m, host_reads, self.read_latency, "host_taken", init=0)
         with m.If(response.valid & response.ready):
             m.d.sync += response.valid.eq(0)
         with m.If(arrived):
-            m.d.sync += [reading.eq(0), response.valid.eq(1), response.payload.data.eq(word.word_select(bank, 32))]
-        with m.If(accepted):
-            m.d.sync += [reading.eq(~request.payload.write), response.valid.eq(request.payload.write)]
-            m.d.sync += [response.payload.data.eq(0), bank.eq(host_bank)]
+            m.d.sync += [reading.eq(0), response.valid.eq(1), response.payload.data.eq(word.word_select(host_bank, 32))]
+        with m.If(turn):
+            m.d.sync += [waiting.eq(0), reading.eq(~held.write), response.valid.eq(held.write), response.payload.data.eq(0)]
         return m

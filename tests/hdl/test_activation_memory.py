@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -49,13 +50,22 @@ def test_against_bytes(name: str) -> None:
         return all(i in unsure or got[i] == byte for i, byte in enumerate(expected))
 
     async def bench(ctx: object) -> None:
-        host, request = None, None
+        host, host_at, request, written = None, 0, None, None
+        posted: list[tuple[int, int]] = []  # the post-processor's reads: when the streamer's would be accepted, address
         for cycle in range(cycles):
+            if written is not None and ctx.get(dut.host.response.valid):  # its turn came, as for a write accepted two cycles ago
+                pending.append((cycle - 2 + dut.write_latency, *written))
+                written = None
             for due, at, data, mask in [entry for entry in pending if entry[0] <= cycle]:
                 for i, byte in enumerate(data):
                     if mask >> i & 1:
                         memory[(at + i) % size] = byte
                 pending.remove((due, at, data, mask))
+            for due, at in [entry for entry in posted if entry[0] == cycle]:
+                answers["read_post"][due + dut.read_latency] = (at, *read(at, rows))
+                posted.remove((due, at))
+            if host is not None:  # its turn comes late
+                host[1].update(read(host_at, 4)[1])
             for client in answers:
                 port = getattr(dut, client)
                 ctx.set(port.valid, rng.random() < 0.4)
@@ -80,7 +90,10 @@ def test_against_bytes(name: str) -> None:
                     counts[client] += 1
                 if ctx.get(port.valid) and ctx.get(port.ready):
                     at = ctx.get(port.address)
-                    waiting[cycle + dut.read_latency] = (at, *read(at, rows))
+                    if client == "read_post":  # it is read later than the streamer's
+                        posted.append((cycle + dut.post_latency - dut.read_latency, at))
+                    else:
+                        waiting[cycle + dut.read_latency] = (at, *read(at, rows))
             if ctx.get(dut.host.response.valid) and ctx.get(dut.host.response.ready):
                 payload = dut.host.response.payload
                 assert not ctx.get(payload.error)
@@ -89,10 +102,10 @@ def test_against_bytes(name: str) -> None:
                 host = None
             if request is not None and ctx.get(dut.host.request.ready):
                 if request["write"]:
-                    pending.append((cycle + dut.write_latency, request["address"], request["data"].to_bytes(4, "little"), 0xF))
-                    host = (bytes(4), set())
+                    host, host_at = (bytes(4), set()), 0
+                    written = (request["address"], request["data"].to_bytes(4, "little"), 0xF)
                 else:
-                    host = read(request["address"], 4)
+                    host, host_at = read(request["address"], 4), request["address"]
                 counts["host write" if request["write"] else "host read"] += 1
                 request = None
             if ctx.get(dut.write.valid) and ctx.get(dut.write.ready):
@@ -107,21 +120,33 @@ def test_against_bytes(name: str) -> None:
 
 
 def test_priorities() -> None:
+    """The post-processor is never refused; its read takes the streamer's turn two cycles later, and the host waits for all."""
     dut = ActivationMemory(CONFIGS["8x4"])
 
     async def bench(ctx: object) -> None:
         ctx.set(dut.host.request.valid, 1)
-        for post, stream in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        ctx.set(dut.host.response.ready, 1)
+        for host_writes, post, stream, write in itertools.product((0, 1), repeat=4):
+            ctx.set(dut.host.request.payload.write, host_writes)
             ctx.set(dut.read_post.valid, post)
             ctx.set(dut.read_stream.valid, stream)
-            assert ctx.get(dut.read_post.ready)
-            assert ctx.get(dut.read_stream.ready) == (not post)
-            assert ctx.get(dut.host.request.ready) == (not post and not stream)
-        ctx.set(dut.host.request.payload.write, 1)
-        for write in (1, 0):
             ctx.set(dut.write.valid, write)
-            assert ctx.get(dut.write.ready)
-            assert ctx.get(dut.host.request.ready) == (not write)
+            await ctx.tick().repeat(2 * dut.post_latency)  # what came before is answered
+            answers = 0
+            for _ in range(2 * dut.post_latency):
+                assert ctx.get(dut.read_post.ready)
+                assert ctx.get(dut.write.ready)
+                assert ctx.get(dut.read_stream.ready) == (not post)
+                answers += ctx.get(dut.host.response.valid)
+                await ctx.tick()
+
+            assert not answers or not (write if host_writes else post or stream)
+        ctx.set(dut.read_post.valid, 0)
+        await ctx.tick().repeat(dut.post_latency)
+        ctx.set(dut.read_post.valid, 1)
+        for ready in (1, 1, 0):
+            assert ctx.get(dut.read_stream.ready) == ready
+            await ctx.tick()
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)

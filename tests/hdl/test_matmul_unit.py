@@ -18,6 +18,7 @@ from systola_firmware.isa import ErrorCode, Opcode, Operation
 from systola_hdl.accumulators import AccumulatorBuffer
 from systola_hdl.activation_memory import ActivationMemory
 from systola_hdl.matmul_unit import MatmulUnit
+from systola_hdl.streamer import Streamer
 from systola_hdl.weight_memory import WeightMemory
 from systola_sim.blocks.matmul_unit import matmul_jobs
 
@@ -265,7 +266,7 @@ def test_time_steps_wait_with_their_weights_loaded() -> None:
     busy = outcome.events["array_busy"]
     first, second, third = busy[0], busy[12], busy[24]
     assert first < 30
-    assert (second, third) == tuple(cycle + 1 for cycle in done)
+    assert (second, third) == tuple(cycle + Streamer.issue_latency for cycle in done)
     for cycle in (second, third):
         assert set(range(cycle - 50, cycle)) <= set(outcome.events["wait_step"])
     assert max(outcome.events["wait_step"]) < third

@@ -54,6 +54,7 @@ def test_order_and_rules(stalls: bool) -> None:
     issued: list[int] = []
     delivered: list[tuple[int, bool, int]] = []
     done: list[int] = []
+    ends = set(itertools.accumulate(len(vectors(start)) for start in starts))
 
     async def offer(ctx: object) -> None:
         for start in starts:
@@ -66,12 +67,17 @@ def test_order_and_rules(stalls: bool) -> None:
 
     async def bench(ctx: object) -> None:
         answers: dict[int, int] = {}
-        cycle, shadow = 0, False
-        while len(delivered) < len(expected):
+        cycle = tiles = told = 0
+        free = AccumulatorBuffer.count
+        held = None
+        before: tuple[bool, bool] = (False, False)  # a pass began, an instruction ended
+        while len(delivered) < len(expected) or len(done) < len(starts):
             assert cycle < 5000
-            shadow = shadow or not stalls or rng.random() < 0.5
-            ctx.set(dut.shadow_full, shadow)
-            ctx.set(dut.half_free, not stalls or rng.random() < 0.5)
+            loaded = tiles < 8 // CONFIG.row_groups and (not stalls or rng.random() < 0.3)
+            freed = free < AccumulatorBuffer.count and (not stalls or rng.random() < 0.2)
+            tiles, free = tiles + loaded, free + freed
+            ctx.set(dut.tile_loaded, loaded)
+            ctx.set(dut.half_freed, freed)
             ctx.set(dut.activation.ready, not stalls or rng.random() < 0.6)
             due = cycle in answers
             ctx.set(dut.activation.data_valid, due)
@@ -82,26 +88,28 @@ def test_order_and_rules(stalls: bool) -> None:
             events = (dut.issued, dut.wait_weights, dut.wait_activations, dut.wait_post, dut.wait_step)
             waits = [ctx.get(signal) for signal in events]
             assert sum(waits) <= 1
-            if waits[0]:
-                address, first, control = expected[len(issued)]
-                assert ctx.get(dut.activation.address) == address
-                assert ctx.get(dut.pass_start) == first
-                assert not first or shadow
-                job_first = first and control >> 1 & 1
-                assert ctx.get(dut.claim) == job_first
-                assert not job_first or ctx.get(dut.half_free)
+            told += waits[0]
+            assert (ctx.get(dut.pass_start), ctx.get(dut.done)) == before
+            before = (False, False)
+            valid, address = ctx.get(dut.activation.valid), ctx.get(dut.activation.address)
+            assert held is None or (valid and held == address)  # neither falls before the transfer
+            held = address if valid and not ctx.get(dut.activation.ready) else None
+            if valid and held is None:
+                found, first, control = expected[len(issued)]
+                assert address == found
+                job_first = bool(first and control >> 1 & 1)
+                tiles, free = tiles - first, free - job_first
+                assert tiles >= 0
+                assert free >= 0
                 answers[cycle + Streamer.latency] = address
                 issued.append(cycle)
-                shadow = shadow and not first
-            else:
-                assert not ctx.get(dut.pass_start)
-                assert not ctx.get(dut.claim)
-            if ctx.get(dut.done):
-                done.append(len(issued))
-                assert issued[-1] == cycle or issued[-1] == cycle - 1 or issued[-2] == cycle - 1
+                if len(issued) in ends:
+                    done.append(cycle)
+                before = (first, len(issued) in ends)
             assert not ctx.get(dut.error)
             await ctx.tick()
             cycle += 1
+        assert told == len(issued)
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
@@ -110,8 +118,8 @@ def test_order_and_rules(stalls: bool) -> None:
     simulator.run()
     assert delivered == expected
     assert len(done) == len(starts)
-    # No position comes again too early; without stalls, not later than it must, and a job follows at once.
-    number = 0
+    # No position comes again too early, nor a tile; without stalls, not later than they must, and a job follows at once.
+    number, groups = 0, CONFIG.row_groups
     for start in starts:
         positions = start["counts"]["x"] * start["counts"]["y"]
         tiles = start["counts"]["k0"] * start["counts"]["k1"] * start["counts"]["k2"]
@@ -120,9 +128,10 @@ def test_order_and_rules(stalls: bool) -> None:
             job = issued[number : number + positions * tiles]
             gaps = [after - before for before, after in zip(job, job[positions:], strict=False)]
             assert all(gap >= AccumulatorBuffer.shortest_pass for gap in gaps)
+            assert all(after - before >= groups for before, after in zip(job[::positions], job[positions::positions], strict=False))
             if not stalls:
-                assert gaps == [max(positions, AccumulatorBuffer.shortest_pass)] * len(gaps)
-                assert job_before in (None, job[0] - 1)
+                assert gaps == [max(positions, AccumulatorBuffer.shortest_pass, groups)] * len(gaps)
+                assert job_before in (None, job[0] - max(1, groups - positions + 1))
             number, job_before = number + positions * tiles, job[-1]
 
 
@@ -143,6 +152,9 @@ def test_time_steps(seed: int) -> None:
         for number, start in enumerate(starts)
         for index in itertools.product(*(range(start["counts"][loop]) for loop in STREAM_LOOPS))
     ]
+    every = [vector for start in starts for vector in vectors(start)]
+    swaps = [first for _, first, _ in every]
+    jobs = [first and bool(control >> 1 & 1) for _, first, control in every]
     dut = Streamer(CONFIG)
     waited = 0
 
@@ -158,8 +170,7 @@ def test_time_steps(seed: int) -> None:
     async def bench(ctx: object) -> None:
         nonlocal waited
         ctx.set(dut.activation.ready, 1)
-        ctx.set(dut.half_free, 1)
-        ctx.set(dut.shadow_full, 1)
+        owed_tiles, owed_halves, before = 2, 0, False
         issued = steps = given = blocks = 0  # steps: since the instruction began; given, blocks: of the instruction
         for _ in range(1500):
             instruction, block = begins[issued]
@@ -167,18 +178,22 @@ def test_time_steps(seed: int) -> None:
             # Steps may come early, and while other instructions run, any number.
             step = rng.random() < 0.1 and (not recurrent or given < blocks + 2)
             ctx.set(dut.step_done, step)
+            # Weights and halves are never what is missing.
+            ctx.set(dut.tile_loaded, owed_tiles > 0)
+            ctx.set(dut.half_freed, owed_halves > 0)
+            owed_tiles, owed_halves = max(owed_tiles - 1, 0), max(owed_halves - 1, 0)
             blocked = recurrent and bool(block) and steps < block
-            if ctx.get(dut.issued):
+            if ctx.get(dut.activation.valid):
                 assert not blocked
+                owed_tiles, owed_halves = owed_tiles + swaps[issued], owed_halves + jobs[issued]
                 issued += 1
-                if block == 0:
-                    steps = given = blocks = 0
+                if block == 0:  # it was decided in the cycle before, whose step counts
+                    steps, given, blocks = before, before, 0
                 blocks += block is not None
                 if issued == len(begins):
                     return
-            assert not ctx.get(dut.wait_step) or blocked
             waited += ctx.get(dut.wait_step)
-            steps, given = steps + step, given + step
+            steps, given, before = steps + step, given + step, step
             await ctx.tick()
         raise AssertionError("a step was lost")
 
@@ -210,15 +225,15 @@ def test_errors(start: Nest, bad_weights: int, code: ErrorCode, good: int) -> No
         ctx.set(dut.start.payload, start)
         ctx.set(dut.start.valid, 1)
         ctx.set(dut.activation.ready, 1)
-        ctx.set(dut.half_free, 1)
-        ctx.set(dut.shadow_full, not bad_weights)
+        ctx.set(dut.tile_loaded, not bad_weights)
         ctx.set(dut.bad_weights, bad_weights)
         await ctx.tick().until(dut.start.ready)
         ctx.set(dut.start.valid, 0)
+        ctx.set(dut.tile_loaded, 0)
         for _ in range(30):
             if ctx.get(dut.error):
                 codes.append(ErrorCode(ctx.get(dut.error_code)))
-            issued.append(ctx.get(dut.issued))
+            issued.append(ctx.get(dut.activation.valid))
             assert not ctx.get(dut.done)
             await ctx.tick()
 

@@ -31,11 +31,6 @@ def test_against_bytes(name: str) -> None:
     async def bench(ctx: object) -> None:
         host, request, settled = None, None, 0
         for cycle in range(600):
-            # Readers stay away until a write is in: programs never read what the host is still writing.
-            for client in answers:
-                port = getattr(dut, client)
-                ctx.set(port.valid, cycle >= settled and rng.random() < 0.4)
-                ctx.set(port.address, rng.randrange(config.weight_words))
             if request is None and rng.random() < 0.5:
                 request = {
                     "address": 4 * rng.randrange(config.weight_bytes // 4),
@@ -43,7 +38,13 @@ def test_against_bytes(name: str) -> None:
                     "data": rng.getrandbits(32),
                 }
                 ctx.set(dut.host.request.payload, request)
-            ctx.set(dut.host.request.valid, request is not None)
+            # Readers stay away while a write waits and until it is in: programs never read what the host is still writing.
+            writes = request is not None and request["write"]
+            for client in answers:
+                port = getattr(dut, client)
+                ctx.set(port.valid, cycle >= settled and not writes and rng.random() < 0.4)
+                ctx.set(port.address, rng.randrange(config.weight_words))
+            ctx.set(dut.host.request.valid, request is not None and not (writes and any(answers.values())))
             ctx.set(dut.host.response.ready, rng.random() < 0.6)
 
             for client, waiting in answers.items():
@@ -54,17 +55,18 @@ def test_against_bytes(name: str) -> None:
                     counts[client] += 1
                 if ctx.get(port.valid) and ctx.get(port.ready):
                     start = size * ctx.get(port.address)
-                    waiting[cycle + dut.read_latency] = bytes(memory[start : start + size])
+                    latency = dut.post_latency if client == "read_post" else dut.read_latency
+                    waiting[cycle + latency] = bytes(memory[start : start + size])
             if ctx.get(dut.host.response.valid) and ctx.get(dut.host.response.ready):
                 assert ctx.get(dut.host.response.payload) == dut.host.response.payload.shape().const({"data": host, "error": 0})
                 host = None
                 counts["host"] += 1
-            if request is not None and ctx.get(dut.host.request.ready):
+            if ctx.get(dut.host.request.valid) and ctx.get(dut.host.request.ready):
                 place = slice(request["address"], request["address"] + 4)
                 host = 0 if request["write"] else int.from_bytes(memory[place], "little")
                 if request["write"]:
                     memory[place] = request["data"].to_bytes(4, "little")
-                    settled = cycle + 2
+                    settled = cycle + 3
                 request = None
             await ctx.tick()
 
@@ -76,16 +78,30 @@ def test_against_bytes(name: str) -> None:
 
 
 def test_priorities() -> None:
+    """The post-processor is never refused; its request takes the loader's turn two cycles later, and the host waits for both."""
     dut = WeightMemory(CONFIGS["8x4"])
 
     async def bench(ctx: object) -> None:
         ctx.set(dut.host.request.valid, 1)
+        ctx.set(dut.host.response.ready, 1)
         for post, loader in ((1, 1), (1, 0), (0, 1), (0, 0)):
             ctx.set(dut.read_post.valid, post)
             ctx.set(dut.read_loader.valid, loader)
-            assert ctx.get(dut.read_post.ready)
-            assert ctx.get(dut.read_loader.ready) == (not post)
-            assert ctx.get(dut.host.request.ready) == (not post and not loader)
+            await ctx.tick()
+            await ctx.tick()
+            answered = 0
+            for _ in range(2 * dut.post_latency):
+                assert ctx.get(dut.read_post.ready)
+                assert ctx.get(dut.read_loader.ready) == (not post)
+                answered += ctx.get(dut.host.response.valid)
+                await ctx.tick()
+            assert bool(answered) == (not post and not loader)
+        ctx.set(dut.read_post.valid, 1)
+        assert ctx.get(dut.read_loader.ready)
+        await ctx.tick()
+        assert ctx.get(dut.read_loader.ready)
+        await ctx.tick()
+        assert not ctx.get(dut.read_loader.ready)
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)

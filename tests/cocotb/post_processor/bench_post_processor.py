@@ -78,7 +78,7 @@ class Bench:
 
     async def _serve(self) -> None:
         dut, rng = self.dut, self.rng
-        reads = {"activation_read": DelayLine(ActivationMemory.read_latency), "weights": DelayLine(WeightMemory.read_latency)}
+        reads = {"activation_read": DelayLine(ActivationMemory.post_latency), "weights": DelayLine(WeightMemory.post_latency)}
         rules = {name: StreamRule(name) for name in (*reads, "activation_write")}
         drained, full = DelayLine(AccumulatorBuffer.read_latency), False
         while True:
