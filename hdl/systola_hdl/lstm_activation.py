@@ -66,7 +66,7 @@ class LstmActivation(Component):
     """
 
     #: Cycles from the inputs to ``o``.
-    latency = 6
+    latency = 9
 
     def __init__(self) -> None:
         super().__init__(
@@ -75,26 +75,34 @@ class LstmActivation(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        tanh = [Signal(name=f"tanh_{cycle}") for cycle in range(1, self.latency)]
-        negative = [Signal(name=f"negative_{cycle}") for cycle in range(3, self.latency)]
-        m.d.sync += [Cat(tanh).eq(Cat(self.i_function == Function.TANH, tanh)), Cat(negative[1:]).eq(Cat(negative))]
+        # What belongs to a value goes with it: `tanh[n]` and `negative[n]` are those of the value in the registers of cycle n.
+        tanh = {cycle: Signal(name=f"tanh_{cycle}", reset_less=True) for cycle in range(1, self.latency)}
+        negative = {cycle: Signal(name=f"negative_{cycle}", reset_less=True) for cycle in range(4, self.latency)}
+        m.d.sync += tanh[1].eq(self.i_function == Function.TANH)
+        m.d.sync += [tanh[cycle + 1].eq(tanh[cycle]) for cycle in range(1, self.latency - 1)]
+        m.d.sync += [negative[cycle + 1].eq(negative[cycle]) for cycle in range(4, self.latency - 1)]
 
-        # cycle 1: three times the argument, and half of what the shift will drop
-        left = Signal(range(EXPONENT_MAXIMUM - EXPONENT_MINIMUM + 1))  # places to the left, of a value with a fraction
-        places = Signal.like(left)
-        half = Cat(left == _FRACTION_BITS - 1 - bit for bit in range(_FRACTION_BITS))
-        tripled = Signal(signed(18))
-        m.d.comb += left.eq(self.i_exponent - EXPONENT_MINIMUM)
-        m.d.sync += [tripled.eq(self.i_value + (self.i_value << 1) + half), places.eq(left)]
+        # cycle 1: three times the argument
+        tripled = Signal(signed(18), reset_less=True)
+        places = Signal(range(EXPONENT_MAXIMUM - EXPONENT_MINIMUM + 1), reset_less=True)  # to the left, of a value with a fraction
+        m.d.sync += [tripled.eq(self.i_value + (self.i_value << 1)), places.eq(self.i_exponent - EXPONENT_MINIMUM)]
 
-        # cycle 2: the scaled argument
-        scaled = Signal(signed(len(tripled) + EXPONENT_MAXIMUM - GATE_EXPONENT))
-        m.d.sync += scaled.eq((tripled << places) >> _FRACTION_BITS)
+        # cycle 2: scaled, with the fraction
+        scaled = Signal(signed(len(tripled) + EXPONENT_MAXIMUM - EXPONENT_MINIMUM), reset_less=True)
+        m.d.sync += scaled.eq(tripled << places)
 
-        # cycle 3: its entry is read; beyond the table, the last
-        magnitude = Signal(len(scaled) - 1)
-        doubled = Signal(len(scaled))
-        fraction = Signal(9)
+        # cycle 3: rounded, and its magnitude; the half is the fraction's first bit, and -(q + r) = ~q + (1 - r)
+        sign = scaled[-1]
+        magnitude = Signal(len(scaled) - _FRACTION_BITS, reset_less=True)
+        complemented = Signal(reset_less=True)
+        m.d.sync += [
+            magnitude.eq((scaled[_FRACTION_BITS:] ^ sign.replicate(len(magnitude))) + (scaled[_FRACTION_BITS - 1] ^ sign)),
+            complemented.eq(sign),
+        ]
+
+        # cycle 4: its entry is read; beyond the table, the last. What was rounded up to 0 is not negative.
+        doubled = Signal(len(magnitude) + 1)
+        fraction = Signal(9, reset_less=True)
         m.submodules.table = table = Memory(
             shape=_ENTRY,
             depth=len(SIGMOID_TABLE),
@@ -102,29 +110,39 @@ class LstmActivation(Component):
         )
         read_port = table.read_port()
         m.d.comb += [
-            magnitude.eq(Mux(scaled < 0, -scaled, scaled)),
-            doubled.eq(Mux(tanh[1], magnitude << 1, magnitude)),
+            doubled.eq(Mux(tanh[3], magnitude << 1, magnitude)),
             read_port.addr.eq(doubled[9:17] | doubled[17:].any().replicate(8)),
         ]
-        m.d.sync += [fraction.eq(doubled[:9]), negative[0].eq(scaled < 0)]
+        m.d.sync += [fraction.eq(doubled[:9]), negative[4].eq(complemented & magnitude.any())]
 
-        # cycle 4: a register for the block RAM's slow output
-        entry = Signal(_ENTRY)
-        fraction_4 = Signal.like(fraction)
-        m.d.sync += [entry.eq(read_port.data), fraction_4.eq(fraction)]
+        # cycle 5: a register for the block RAM's slow output
+        entry = Signal(_ENTRY, reset_less=True)
+        fraction_5 = Signal.like(fraction)
+        m.d.sync += [entry.eq(read_port.data), fraction_5.eq(fraction)]
 
-        # cycle 5: the interpolation's product; the entry with half a step of the result, 512 or 256, added or taken off
-        product = Signal(len(entry.slope) + len(fraction))
-        units = Signal(17)
-        # Written as a sum, so that synthesis makes it of LUTs: DSP blocks are what an engine runs out of first.
-        terms = [Mux(fraction_4[bit], entry.slope << bit, 0) for bit in range(len(fraction_4))]
+        # cycles 6 to 8: the interpolation's product, and the entry with half a step of the result, 512 or 256, added or taken off.
+        # Written as sums, so that synthesis makes it of LUTs: DSP blocks are what an engine runs out of first.
+        bits, width = len(fraction), len(entry.slope)
+        terms = [Mux(fraction_5[bit], entry.slope, 0) for bit in range(bits)]
+        pairs = [Signal(width + 2, name=f"pair_{pair}", reset_less=True) for pair in range(bits // 2)]
+        quads = [Signal(width + 4, name=f"quad_{quad}", reset_less=True) for quad in range(bits // 4)]
+        product = Signal(width + bits - 1, reset_less=True)  # without the fraction's highest bit
+        highest = [Signal(width, name=f"highest_{cycle}", reset_less=True) for cycle in (6, 7)]
+        units = [Signal(17, name=f"units_{cycle}", reset_less=True) for cycle in (6, 7)]
+        base = Signal(17, reset_less=True)
         m.d.sync += [
-            product.eq(sum(terms)),
-            units.eq(entry.value + Mux(negative[1], Const(-1, signed(2)), ~tanh[3])),
+            *(pair.eq(terms[2 * index] + (terms[2 * index + 1] << 1)) for index, pair in enumerate(pairs)),
+            *(quad.eq(pairs[2 * index] + (pairs[2 * index + 1] << 2)) for index, quad in enumerate(quads)),
+            product.eq(quads[0] + (quads[1] << 4)),
+            highest[0].eq(terms[-1]),
+            highest[1].eq(highest[0]),
+            units[0].eq(entry.value + Mux(negative[5], Const(-1, signed(2)), ~tanh[5])),
+            units[1].eq(units[0]),
+            base.eq(Cat(tanh[7], units[1]) + highest[1]),
         ]
 
-        # cycle 6: the sum, complemented where the argument is negative, and its high part
+        # cycle 9: the sum, complemented where the argument is negative, and its high part
         total = Signal(25)
-        m.d.comb += total.eq((Cat(Const(0, 8), tanh[4], units) + product) ^ negative[2].replicate(25))
-        m.d.sync += self.o.eq(Mux(tanh[4], Cat(total[9:24], ~total[24]), Cat(total[10:], Const(0, 1))))
+        m.d.comb += total.eq((Cat(Const(0, 8), base) + product) ^ negative[8].replicate(25))
+        m.d.sync += self.o.eq(Mux(tanh[8], Cat(total[9:24], ~total[24]), Cat(total[10:], Const(0, 1))))
         return m
