@@ -16,6 +16,7 @@ from systola_hdl.lstm_activation import (
     Function,
     LstmActivation,
 )
+from systola_hdl.product import Product
 from systola_hdl.requantizer import FACTOR, Requantizer, add_half, below_half
 
 __all__ = [
@@ -25,10 +26,13 @@ __all__ = [
     "LSTM_CONSTANTS",
     "LSTM_ITEM",
     "LSTM_RESULT",
+    "ZERO_POINT_LATENCY",
     "CellState",
     "LstmCell",
     "Preactivations",
+    "multiplied",
     "saturate",
+    "with_zero_point",
 ]
 
 #: Gates of a unit in the order in which everything stores them, each with its function.
@@ -38,6 +42,8 @@ GATES = {
     "cell": Function.TANH,
     "output": Function.SIGMOID,
 }
+#: Cycles of :func:`with_zero_point`.
+ZERO_POINT_LATENCY = 2
 #: Fraction bits of a gate's value.
 _Q15 = 15
 
@@ -75,6 +81,21 @@ def saturate(value: Value, bits: int) -> Value:
 def halved(value: Value) -> Value:
     """REQ's first rounding, ``(value * q + 2^30) >> 31``, of a signed ``value`` for q = 2^30."""
     return value[1:].as_signed() + value[0]
+
+
+def multiplied(m: Module, name: str, a: Value, b: Value) -> Value:
+    """Product of two int16, :attr:`~systola_hdl.product.Product.latency` cycles after both."""
+    m.submodules[f"{name}_product"] = product = Product(16, 16)
+    m.d.comb += [product.a.eq(a), product.b.eq(b)]
+    return product.p
+
+
+def with_zero_point(m: Module, value: Value, zero_point: Value) -> Value:
+    """``sat8(value + zero_point)``, :data:`ZERO_POINT_LATENCY` cycles after ``value``."""
+    total = Signal(signed(33), name="with_zero_point", reset_less=True)
+    result = Signal(signed(8), name="saturated", reset_less=True)
+    m.d.sync += [total.eq(value + zero_point), result.eq(saturate(total, 8))]
+    return result
 
 
 class Preactivations(Component):
@@ -132,7 +153,7 @@ class CellState(Component):
         int16.
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self) -> None:
         super().__init__({"i_clip": In(15), "i_kept": In(signed(16)), "i_added": In(signed(16)), "o": Out(signed(16))})
@@ -141,12 +162,16 @@ class CellState(Component):
         m = Module()
         none = self.i_clip == 0
         low, high = Signal(signed(16)), Signal(signed(16))
-        total = Signal(signed(17))
+        total, same = (Signal(signed(17), name=name, reset_less=True) for name in ("total", "same"))
+        above, below = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [
             high.eq(Mux(none, (1 << 15) - 1, self.i_clip)),
             low.eq(Mux(none, -(1 << 15), -self.i_clip)),
             total.eq(self.i_kept + self.i_added),
-            self.o.eq(Mux(total > high, high, Mux(total < low, low, total))),
+            same.eq(total),
+            above.eq(total > high),
+            below.eq(total < low),
+            self.o.eq(Mux(above, high, Mux(below, low, same))),
         ]
         return m
 
@@ -154,10 +179,9 @@ class CellState(Component):
 class LstmCell(Component):
     """Steps one hidden unit a cycle, as LSTM in :mod:`systola_firmware.isa` says, bit for bit.
 
-    Design, with the cycles after which each value is there::
+    Design::
 
         i ─▶ preactivations ─▶ i, f, g, o ─▶ f·c, i·g ─▶ rounded ─▶ clamped sum ─▶ tanh ─▶ o·tanh ─▶ requantizer ─▶ zero point ─▶ o
-                2                 8            9          12           14          20       21          29            30
 
     The two products of the cell state are rescaled by powers of two, so REQ's two roundings are two additions and a shift. Neither
     result exceeds int16: |f·c| <= 32767 · 2^15 and |i·g| < 2^30, and both lose 15 bits or more. Only their sum saturates.
@@ -179,13 +203,13 @@ class LstmCell(Component):
     latency = (
         Preactivations.latency
         + LstmActivation.latency
-        + 1  # products
+        + Product.latency
         + 3  # rounding
         + CellState.latency
         + LstmActivation.latency
-        + 1  # product
+        + Product.latency
         + Requantizer.latency
-        + 1  # zero point
+        + ZERO_POINT_LATENCY
     )
 
     def __init__(self) -> None:
@@ -207,26 +231,22 @@ class LstmCell(Component):
         m.submodules.state = state = CellState()
         m.d.comb += [
             state.i_clip.eq(constants.clip),
-            state.i_kept.eq(self._rescaled(m, "kept", gates["forget"] * old, Const(_Q15 - 1))),
-            state.i_added.eq(self._rescaled(m, "added", gates["input"] * gates["cell"], 2 * _Q15 - 1 + constants.exponent)),
+            state.i_kept.eq(self._rescaled(m, "kept", (gates["forget"], old), Const(_Q15 - 1))),
+            state.i_added.eq(self._rescaled(m, "added", (gates["input"], gates["cell"]), 2 * _Q15 - 1 + constants.exponent)),
         ]
         squashed = self._activation(m, "state_tanh", state.o, Function.TANH, constants.exponent)
 
         # product, requantization, zero point
         m.submodules.requantizer = requantizer = Requantizer()
-        output = delayed(m, gates["output"], 1 + 3 + CellState.latency + LstmActivation.latency, "output")
-        product = Signal(signed(32))
-        total = Signal(signed(33))
-        m.d.sync += product.eq(output * squashed)
+        output = delayed(m, gates["output"], Product.latency + 3 + CellState.latency + LstmActivation.latency, "output")
         m.d.comb += [
-            requantizer.i_value.eq(product),
+            requantizer.i_value.eq(multiplied(m, "hidden", output, squashed)),
             requantizer.i_factor.eq(constants.factor),
             requantizer.i_rounding.eq(Rounding.DOUBLE),
-            total.eq(requantizer.o + constants.zero_point),
+            self.o.payload.hidden.eq(with_zero_point(m, requantizer.o, constants.zero_point)),
         ]
-        m.d.sync += self.o.payload.hidden.eq(saturate(total, 8))
 
-        new = delayed(m, state.o, LstmActivation.latency + 1 + Requantizer.latency + 1, "new")
+        new = delayed(m, state.o, LstmActivation.latency + Product.latency + Requantizer.latency + ZERO_POINT_LATENCY, "new")
         valid = Signal(self.latency)
         m.d.sync += valid.eq(Cat(self.i.valid, valid))
         m.d.comb += [self.o.payload.cell.eq(new), self.o.valid.eq(valid[-1])]
@@ -237,16 +257,15 @@ class LstmCell(Component):
         m.d.comb += [activation.i_value.eq(value), activation.i_function.eq(function), activation.i_exponent.eq(exponent)]
         return activation.o
 
-    def _rescaled(self, m: Module, name: str, product: Value, places: Value) -> Value:
-        """REQ(product, 2^30, -places) rounded DOUBLE, int16, in 4 cycles: product, first rounding, second rounding, its shift."""
+    def _rescaled(self, m: Module, name: str, factors: tuple[Value, Value], places: Value) -> Value:
+        """REQ(their product, 2^30, -places) rounded DOUBLE, int16: product, then first rounding, second rounding, its shift."""
         limit = 2 * _Q15 - 1 + EXPONENT_MAXIMUM
-        exact = Signal(signed(32), name=f"{name}_product")
+        exact = multiplied(m, name, *factors)
         first = Signal(signed(31), name=f"{name}_halved")
         ones = Signal(limit - 1, name=f"{name}_ones")
         second = Signal(signed(32), name=f"{name}_rounded")
         result = Signal(signed(16), name=f"{name}_result")
         m.d.sync += [
-            exact.eq(product),
             first.eq(halved(exact)),
             ones.eq(below_half(places, limit)),
             second.eq(add_half(first, ones, first[-1])),

@@ -7,7 +7,16 @@ from amaranth.lib.wiring import Component
 
 from systola_firmware.isa import Rounding
 from systola_hdl.lstm_activation import GATE_EXPONENT, Function, LstmActivation
-from systola_hdl.lstm_cell import GATES, LSTM_CELL, CellState, Preactivations, saturate
+from systola_hdl.lstm_cell import (
+    GATES,
+    LSTM_CELL,
+    ZERO_POINT_LATENCY,
+    CellState,
+    Preactivations,
+    multiplied,
+    with_zero_point,
+)
+from systola_hdl.product import Product
 from systola_hdl.requantizer import Requantizer
 
 __all__ = ["SerialLstmCell"]
@@ -44,12 +53,12 @@ class SerialLstmCell(Component):
 
     # Times: a value leaves its block in the cycle of that number.
     _input, _forget, _candidate, _output = (LstmActivation.latency + gate for gate in range(len(GATES)))
-    _kept = _forget + 1 + Requantizer.latency
-    _added = _candidate + 1 + Requantizer.latency
+    _kept = _forget + Product.latency + Requantizer.latency
+    _added = _candidate + Product.latency + Requantizer.latency
     _state = _added + CellState.latency
     _state_in = _state + (len(GATES) - _state) % interval  # the state's turn at the activation
     _squashed = _state_in + LstmActivation.latency
-    _hidden = _squashed + 1 + Requantizer.latency + 1
+    _hidden = _squashed + Product.latency + Requantizer.latency + ZERO_POINT_LATENCY
 
     #: Most cycles from ``i.valid`` to ``o.valid``; the least is ``interval - 1`` less.
     latency = Preactivations.latency + (interval - 1) + 1 + _hidden
@@ -90,7 +99,6 @@ class SerialLstmCell(Component):
 
         # The multiplier: what leaves the activation, times what has waited for it.
         waited = Signal(signed(16))
-        product = Signal(signed(32))
         old = self._kept_until(m, phase, arguments.cell, "old", at=-1, until=self._forget)
         input_gate = self._kept_until(m, phase, activation.o, "input", at=self._input, until=self._candidate)
         output_gate = self._kept_until(m, phase, activation.o, "output", at=self._output, until=self._squashed)
@@ -101,33 +109,33 @@ class SerialLstmCell(Component):
                 m.d.comb += waited.eq(input_gate)
             with m.Default():
                 m.d.comb += waited.eq(output_gate)
-        m.d.sync += product.eq(activation.o * waited)
+        product = multiplied(m, "gate", activation.o, waited)
 
         # The requantizer: from Q0.30 to the cell state's scale, or to the hidden state's.
         m.submodules.requantizer = requantizer = Requantizer()
-        factor = requantizer.i_factor
-        m.d.comb += [requantizer.i_value.eq(product), requantizer.i_rounding.eq(Rounding.DOUBLE)]
+        factor = Signal.like(requantizer.i_factor)
+        m.d.comb += [requantizer.i_value.eq(product), requantizer.i_rounding.eq(Rounding.DOUBLE), requantizer.i_factor.eq(factor)]
+        # Chosen in the cycle before it is needed.
         with m.Switch(phase):
-            with m.Case((self._forget + 1) % self.interval):
-                m.d.comb += [factor.multiplier.eq(_HALF), factor.shift.eq(-14)]
-            with m.Case((self._candidate + 1) % self.interval):
-                m.d.comb += [factor.multiplier.eq(_HALF), factor.shift.eq(-29 - constants.exponent)]
+            with m.Case((self._forget + Product.latency - 1) % self.interval):
+                m.d.sync += [factor.multiplier.eq(_HALF), factor.shift.eq(-14)]
+            with m.Case((self._candidate + Product.latency - 1) % self.interval):
+                m.d.sync += [factor.multiplier.eq(_HALF), factor.shift.eq(-29 - constants.exponent)]
             with m.Default():
-                m.d.comb += factor.eq(constants.factor)
+                m.d.sync += factor.eq(constants.factor)
 
         # Either product's contribution to the cell state fits int16, see LstmCell.
         contribution = requantizer.o[:16].as_signed()
-        total = Signal(signed(33))
         m.d.comb += [
             state.i_clip.eq(constants.clip),
             state.i_kept.eq(self._kept_until(m, phase, contribution, "kept", at=self._kept, until=self._added)),
             state.i_added.eq(contribution),
-            total.eq(requantizer.o + constants.zero_point),
         ]
         valid = Signal(self._hidden + 1)
-        m.d.sync += [valid.eq(Cat(begin, valid)), self.o.payload.hidden.eq(saturate(total, 8))]
+        m.d.sync += valid.eq(Cat(begin, valid))
         m.d.comb += [
             self.o.payload.cell.eq(self._kept_until(m, phase, state.o, "new", at=self._state, until=self._hidden)),
+            self.o.payload.hidden.eq(with_zero_point(m, requantizer.o, constants.zero_point)),
             self.o.valid.eq(valid[-1]),
         ]
         return m
