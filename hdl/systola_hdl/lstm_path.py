@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
 from systola_firmware.isa import ErrorCode, Opcode
-from systola_hdl.interfaces import ADDRESS_BITS, ERROR_CODE, ActivationRead
+from systola_hdl.interfaces import ERROR_CODE, ActivationRead
 from systola_hdl.layouts import payload_layout
-from systola_hdl.loop_nest import LoopNest
 from systola_hdl.lstm_cell import GATES, LstmCell
 from systola_hdl.lstm_cell_serial import SerialLstmCell
+from systola_hdl.lstm_reads import LstmReads, bundle_units, operand_layout, place_layout
 from systola_hdl.output_stage import direct_item
 
 __all__ = ["LstmPath"]
@@ -64,8 +64,6 @@ class LstmPath(Component):
 
     #: Items of gates that may be under way; more than the drain's pipeline and the requantizers' together.
     gate_places = 16
-    #: Bundles read ahead.
-    bundle_places = 16
     #: Bundles between their cell state's read and their writes: those read ahead, and those that fill the output stage's queue.
     open_bundles = 32
 
@@ -74,8 +72,8 @@ class LstmPath(Component):
         self.cell = SerialLstmCell() if config.lstm_serial else LstmCell()
         gates = len(GATES)
         #: Columns of a bundle, and its hidden units.
-        self.bundle_columns = max(config.requantize_lanes, gates)
-        self.bundle_units = self.bundle_columns // gates
+        self.bundle_units = bundle_units(config)
+        self.bundle_columns = self.bundle_units * gates
         #: Items of gates a bundle.
         self.bundle_items = self.bundle_columns // config.requantize_lanes
         #: Writes a bundle: cell states, hidden states.
@@ -102,155 +100,33 @@ class LstmPath(Component):
                 "output_idle": In(1),
             }
         )
-        #: Where the results of a bundle go.
-        self.place_layout = data.StructLayout(
-            {"cell": signed(ADDRESS_BITS), "hidden": signed(ADDRESS_BITS), "units": range(self.bundle_units + 1)}
-        )
-        #: A read: of a bundle's cell states or preactivations, and whether it is a time step's last and that is the last step.
-        self.read_layout = data.StructLayout(
-            {
-                "valid": 1,
-                "address": signed(ADDRESS_BITS),
-                "outside": 1,
-                "of_cell": 1,
-                "step_last": 1,
-                "final": 1,
-                "place": self.place_layout,
-            }
-        )
-        #: What is read for a bundle.
-        self.operand_layout = data.StructLayout(
-            {
-                "preactivation": data.ArrayLayout(data.ArrayLayout(signed(16), gates), self.bundle_units),
-                "cell": data.ArrayLayout(signed(16), self.bundle_units),
-            }
-        )
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.places = places = SyncFIFO(width=self.place_layout.size, depth=self.open_bundles)
-        m.submodules.operands = operands = SyncFIFO(width=self.operand_layout.size, depth=self.bundle_places)
+        places_shape, operand_shape = place_layout(self.config), operand_layout(self.config)
+        m.submodules.places = places = SyncFIFO(width=places_shape.size, depth=self.open_bundles)
+        m.submodules.operands = operands = SyncFIFO(width=operand_shape.size, depth=LstmReads.bundle_places)
+        m.submodules.reads = reads = LstmReads(self.config)
+        connect(m, reads.activations, flipped(self.activations))
         fed = Signal()  # the feeder takes a bundle
-        bad_read = self._build_reads(m, places, operands, fed)
+        m.d.comb += [
+            reads.start.eq(self.start),
+            reads.instruction.eq(self.instruction),
+            reads.output_idle.eq(self.output_idle),
+            reads.fed.eq(fed),
+            self.finished.eq(reads.finished),
+            self.step_done.eq(reads.step_done),
+            places.w_data.eq(reads.place),
+            places.w_en.eq(reads.place_valid),
+            operands.w_data.eq(reads.operand),
+            operands.w_en.eq(reads.operand_valid),
+        ]
         gates, gates_ready = self._build_gates(m, fed)
-        m.d.comb += self.error.eq(Mux(bad_read & gates_ready, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE))
-        self._build_feeder(m, data.View(self.operand_layout, operands.r_data), operands.r_rdy & gates_ready, gates, fed)
+        m.d.comb += self.error.eq(Mux(reads.bad & gates_ready, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE))
+        self._build_feeder(m, data.View(operand_shape, operands.r_data), operands.r_rdy & gates_ready, gates, fed)
         m.d.comb += operands.r_en.eq(fed)
         self._build_writer(m, places)
         return m
-
-    def _build_reads(self, m: Module, places: SyncFIFO, operands: SyncFIFO, fed: Signal) -> Signal:
-        """Walk the loops and queue each bundle's operands; return whether the oldest bundle not fed cannot be read."""
-        config, instruction = self.config, self.instruction
-        units, columns = self.bundle_units, self.bundle_columns
-        reads = -(-2 * columns // config.rows)  # of preactivations
-        m.submodules.nest = nest = LoopNest(("block", "group", "x", "bundle", "operand"), addresses=3)
-        starting = Signal()
-        begin = nest.start.payload
-        m.d.sync += starting.eq(self.start)
-        m.d.comb += [
-            nest.start.valid.eq(starting),
-            *(begin.counts[loop].eq(instruction[f"{loop}_count"]) for loop in ("block", "group", "x")),
-            begin.counts.bundle.eq(config.columns // columns),
-            begin.counts.operand.eq(reads + 1),
-        ]
-        # Addresses of preactivation, cell state and hidden state.
-        steps = {
-            "block": (instruction.block_step_preactivation, 0, instruction.block_step),
-            "group": (2 * config.columns, config.columns // 2, config.columns // 4),
-            "x": (instruction.x_step_preactivation, instruction.x_step_cell, instruction.x_step),
-            "bundle": (2 * columns, 2 * units, units),
-            "operand": (config.rows, 0, 0),
-        }
-        for number, base in enumerate(("preactivation", "cell", "hidden")):
-            m.d.comb += begin.base[number].eq(instruction[base])
-            m.d.comb += [begin.steps[loop][number].eq(step[number]) for loop, step in steps.items()]
-
-        # Units of this bundle, none beyond those of the last group, and bytes that this read needs.
-        item = nest.o.payload
-        reads_cell = item.last.operand
-        bundle = Signal(range(config.columns // columns))
-        beyond = bundle * units
-        group_units = Mux(item.last.group, instruction.last_units, config.columns // len(GATES))
-        count = Signal(range(units + 1))
-        with m.If(group_units >= beyond + units):
-            m.d.comb += count.eq(units)
-        with m.Elif(group_units > beyond):
-            m.d.comb += count.eq(group_units - beyond)
-        needed = Signal(range(config.rows + 1))
-        with m.If(reads_cell):
-            m.d.comb += needed.eq(count << 1)
-        with m.Else():
-            first, rest = (
-                Array(min(max(8 * n - skipped, 0), config.rows) for n in range(units + 1)) for skipped in (0, config.rows)
-            )
-            m.d.comb += needed.eq(Mux(item.first.operand, first[count], rest[count]))
-
-        # The next read, registered: the memory's port has little time.
-        read = Signal(self.read_layout)
-        read_address = Mux(reads_cell, item.address[1], item.address[0])
-        issue = Signal()
-        m.d.comb += nest.o.ready.eq(~read.valid | issue)
-        with m.If(nest.o.ready):
-            m.d.sync += [
-                read.valid.eq(nest.o.valid),
-                read.address.eq(Mux(needed == 0, 0, read_address)),
-                read.outside.eq((needed != 0) & ((read_address < 0) | (read_address + needed > config.activation_bytes))),
-                read.of_cell.eq(reads_cell),
-                read.step_last.eq(Cat(item.last[loop] for loop in ("group", "x", "bundle", "operand")).all()),
-                read.final.eq(item.last.block),
-                read.place.cell.eq(item.address[1]),
-                read.place.hidden.eq(item.address[2]),
-                read.place.units.eq(count),
-            ]
-            with m.If(nest.o.valid & item.last.operand):
-                m.d.sync += bundle.eq(Mux(item.last.bundle, 0, bundle + 1))
-
-        # A time step's reads wait until the one before is written.
-        waiting, ended, final = Signal(range(self.bundle_places + 1)), Signal(), Signal()
-        present, skips, bundle_issue = Signal(), Signal(), Signal()
-        m.d.comb += [
-            present.eq(read.valid & ~ended),
-            skips.eq(read.place.units == 0),
-            self.activations.valid.eq(present & ~skips & ~read.outside & (~read.of_cell | (waiting != self.bundle_places))),
-            self.activations.address.eq(read.address),
-            issue.eq((self.activations.valid & self.activations.ready) | (present & skips)),
-            bundle_issue.eq(issue & read.of_cell & ~skips),
-            places.w_data.eq(read.place),
-            places.w_en.eq(bundle_issue),
-        ]
-        m.d.sync += waiting.eq(waiting + bundle_issue - fed)
-
-        # Answers come in order: preactivations, then cell states.
-        arrived = Signal(range(reads + 1))
-        held = [Signal(8 * config.rows, name=f"held_{index}") for index in range(reads)]
-        operand = Signal(self.operand_layout)
-        m.d.comb += [
-            operand.preactivation.as_value().eq(Cat(held)),
-            operand.cell.as_value().eq(self.activations.data.as_value()),
-            operands.w_data.eq(operand),
-            operands.w_en.eq(self.activations.data_valid & (arrived == reads)),
-        ]
-        with m.If(self.activations.data_valid):
-            m.d.sync += arrived.eq(Mux(arrived == reads, 0, arrived + 1))
-            for index, value in enumerate(held):
-                with m.If(arrived == index):
-                    m.d.sync += value.eq(self.activations.data)
-
-        # The output stage has places reserved for every bundle that was fed, until it is written.
-        complete = Signal()
-        m.d.comb += [complete.eq(ended & (waiting == 0) & self.output_idle), self.step_done.eq(complete & ~final)]
-        with m.If(issue & read.step_last):
-            m.d.sync += [ended.eq(1), final.eq(read.final)]
-        with m.Elif(complete):
-            m.d.sync += ended.eq(0)
-        with m.If(self.start):
-            m.d.sync += self.finished.eq(0)
-        with m.Elif(complete & final):
-            m.d.sync += self.finished.eq(1)
-        bad_read = Signal()
-        m.d.comb += bad_read.eq(present & ~skips & read.outside & (waiting == 0))
-        return bad_read
 
     def _build_gates(self, m: Module, fed: Signal) -> tuple[data.View, Signal]:
         """Queue the gates; return those of the oldest bundle, and whether they are all there."""
@@ -314,12 +190,12 @@ class LstmPath(Component):
     def _build_writer(self, m: Module, places: SyncFIFO) -> None:
         """Collect a bundle's results and write them: cell states, then hidden states. Units beyond the last write nothing."""
         lanes, units, results = self.config.requantize_lanes, self.bundle_units, self.cell.o
-        place = data.View(self.place_layout, places.r_data)
+        place = data.View(place_layout(self.config), places.r_data)
         number = Signal(range(units))
         collected_cells, collected_hidden = Signal(16 * (units - 1)), Signal(8 * (units - 1))
         all_cells, all_hidden = Cat(collected_cells, results.payload.cell), Cat(collected_hidden, results.payload.hidden)
         cells, hidden = Signal(8 * lanes * self.cell_writes), Signal(8 * units)
-        target = Signal(self.place_layout)
+        target = Signal(place_layout(self.config))
         written, writing, complete = Signal(range(self.writes)), Signal(), Signal()
         m.d.comb += [
             self.unit_done.eq(results.valid & (number < place.units)),
