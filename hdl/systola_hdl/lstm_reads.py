@@ -66,6 +66,8 @@ class LstmReads(Component):
     bundle_places = 16
     #: Reads worked out ahead: more than there are stages.
     read_places = 8
+    #: Cycles from an item of the loop nest to its operand, besides the memory's: stages, queue, read, answer.
+    latency = 5 + 1 + 1 + 1
 
     def __init__(self, config: Config) -> None:
         self.config = config

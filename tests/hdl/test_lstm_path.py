@@ -8,6 +8,7 @@ from support.post_bench import CONFIGS, LSTM_CONFIGS, Bench
 from systola_firmware.isa import ErrorCode, Opcode
 from systola_hdl.drain import Drain
 from systola_hdl.lstm_cell import LstmCell
+from systola_hdl.lstm_reads import LstmReads
 from systola_hdl.output_stage import OutputStage
 from systola_hdl.parameters import ParameterLoader
 from systola_sim.blocks.post_memories import PostMemories
@@ -45,7 +46,7 @@ def test_speed(name: str) -> None:
     # Once, the shared factors and the first biases; between two groups, the drain's gap.
     parameters = 2 * (PostMemories.weight_latency + ParameterLoader.set_latency)
     ends = PostMemories.accumulator_latency + OutputStage.direct_latency + PostMemories.write_latency
-    assert many <= 2 * bundles + 7 * Drain.job_gap + parameters + latency + ends + 15
+    assert many <= 2 * bundles + 7 * Drain.job_gap + parameters + latency + LstmReads.latency + ends + 15
     assert steps <= 10 * (latency + ends + Drain.job_gap + 12) + parameters + 10
 
 
