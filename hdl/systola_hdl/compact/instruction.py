@@ -261,7 +261,7 @@ class CompactInstruction(Component):
             tables = field_of(Opcode.TABLE, "tables", word)
             m.d.comb += broken.eq((tables == 0) | (tables == 3))
         with m.If(valid):
-            m.d.sync += self.bad.eq(broken | (self.bad & (index != 0)))
+            m.d.sync += self.bad.eq(broken | self.bad)  # until reset
 
     def _build_places(self, m: Module) -> None:
         """Words of the weight memory."""
