@@ -32,15 +32,24 @@ class VerilatedBoard:
         A library already built; by default :func:`systola_sim.verilator.board_library` finds or builds it.
     progress:
         Told each stage of a build.
+    host_bit_cycles:
+        Clock cycles of the host's bit at the pins, ``uart_divisor`` unless told.
 
     Raises :class:`systola_sim.toolchain.ToolMissing` and :class:`systola_sim.verilator.BuildError`.
     """
 
     def __init__(
-        self, config: Config, uart_divisor: int | None = None, *, library: Path | None = None, progress: Progress | None = None
+        self,
+        config: Config,
+        uart_divisor: int | None = None,
+        *,
+        library: Path | None = None,
+        progress: Progress | None = None,
+        host_bit_cycles: float | None = None,
     ) -> None:
         self.config = config
-        self._harness = Harness(library or board_library(config, progress), uart_divisor=uart_divisor)
+        path = library or board_library(config, progress)
+        self._harness = Harness(path, uart_divisor=uart_divisor, host_bit_cycles=host_bit_cycles)
 
     def __enter__(self) -> VerilatedBoard:
         return self

@@ -56,7 +56,7 @@ _VERILATOR_FLAGS = (
     *("-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique"),  # several libraries in one process keep to themselves
     *("-LDFLAGS", "-shared -pthread"),
 )
-_MAKE_VARIABLES = ("OPT_FAST=-O3 -march=native", "OPT_GLOBAL=-O2", "OPT_SLOW=-O0")
+_MAKE_VARIABLES = ("OPT_FAST={} -march=native", "OPT_GLOBAL=-O2", "OPT_SLOW=-O0")
 _JOBS = 2
 
 #: Seconds to wait for another process that builds the same library.
@@ -84,7 +84,11 @@ def _machine() -> str:
     return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _key(toolchain: Toolchain, content: str, harness: Path) -> str:
+def _make_variables(*, brief: bool) -> list[str]:
+    return [variable.format("-O1" if brief else "-O3") for variable in _MAKE_VARIABLES]
+
+
+def _key(toolchain: Toolchain, content: str, harness: Path, *, brief: bool) -> str:
     compiler = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256()
     for part in (
@@ -94,7 +98,7 @@ def _key(toolchain: Toolchain, content: str, harness: Path) -> str:
         compiler,
         _machine(),
         *_VERILATOR_FLAGS,
-        *_MAKE_VARIABLES,
+        *_make_variables(brief=brief),
         *WAIVERS,
     ):
         digest.update(part.encode() + b"\0")
@@ -133,7 +137,9 @@ def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> N
         raise BuildError(f"{Path(command[0]).name} failed with exit code {result.returncode}:\n{tail}")
 
 
-def _compile(toolchain: Toolchain, verilog: str, top: str, library: Path, progress: Progress, *, harness: Path) -> None:
+def _compile(
+    toolchain: Toolchain, verilog: str, top: str, library: Path, progress: Progress, *, harness: Path, brief: bool
+) -> None:
     # Not in the cache folder itself: Verilator's makefile refuses a path with spaces, and a home folder may have one.
     with tempfile.TemporaryDirectory(prefix="systola-") as name:
         folder = Path(name)
@@ -145,7 +151,7 @@ def _compile(toolchain: Toolchain, verilog: str, top: str, library: Path, progre
         command = [str(toolchain.executable), *_VERILATOR_FLAGS, *waivers, "--top-module", top, "-Mdir", name]
         _run([*command, "board.v", harness.name], folder, environment)
         progress(STAGES[2])
-        _run(["make", "-j", str(_JOBS), "-f", f"{_PREFIX}.mk", *_MAKE_VARIABLES, _LIBRARY], folder, environment)
+        _run(["make", "-j", str(_JOBS), "-f", f"{_PREFIX}.mk", *_make_variables(brief=brief), _LIBRARY], folder, environment)
         partial = library.with_suffix(f".{os.getpid()}")
         shutil.copy(folder / _LIBRARY, partial)
         partial.replace(library)
@@ -159,6 +165,7 @@ def build_library(
     harness: Path = _HARNESS,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
+    brief: bool = False,
 ) -> Path:
     """The shared library of a design, from the cache or built now.
 
@@ -176,12 +183,14 @@ def build_library(
         Told each stage as it starts.
     lock_timeout:
         Seconds to wait for another process that builds the same library.
+    brief:
+        The simulation will be short: compile in half the time rather than run fast.
 
     Raises :class:`systola_sim.toolchain.ToolMissing` and :class:`BuildError`.
     """
     toolchain = find_toolchain()
     folder = cache_folder()
-    library = folder / f"board-{_key(toolchain, content + top, harness)}.so"
+    library = folder / f"board-{_key(toolchain, content + top, harness, brief=brief)}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +198,7 @@ def build_library(
         if not library.exists():  # another process may have built it meanwhile
             report = progress or (lambda _stage: None)
             report(STAGES[0])
-            _compile(toolchain, verilog(), top, library, report, harness=harness)
+            _compile(toolchain, verilog(), top, library, report, harness=harness, brief=brief)
     return library
 
 
