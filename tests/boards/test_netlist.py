@@ -30,6 +30,10 @@ CHECKS = [
 ]
 
 
+#: Seconds for a test that may have to synthesise and to compile, on a machine with other work.
+PATIENCE = 1800
+
+
 @pytest.fixture(scope="module", params=CHECKS)
 def synthesized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, CellNetlist]:
     preset, family = request.param
@@ -37,6 +41,7 @@ def synthesized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return config, synthesize_netlist(config, family, tmp_path_factory.mktemp(preset))
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_netlist_answers_as_the_golden_model(synthesized: tuple[Config, CellNetlist]) -> None:
     config, netlist = synthesized
     with open_netlist(config, netlist) as device:
@@ -44,12 +49,14 @@ def test_netlist_answers_as_the_golden_model(synthesized: tuple[Config, CellNetl
         assert check(device, config, inputs=4).right == [True] * 4
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_changed_multiplier_answers_wrong(synthesized: tuple[Config, CellNetlist]) -> None:
     config, netlist = synthesized
     with open_netlist(config, netlist, Fault.MULTIPLIER) as device:
         assert not all(check(device, config, inputs=4).right)
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_changed_look_up_table_is_noticed(synthesized: tuple[Config, CellNetlist]) -> None:
     """Its table is the checksum's: the driver throws all frames away."""
     config, netlist = synthesized
