@@ -212,7 +212,7 @@ def test_decoder(changes: dict[str, int]) -> None:
             for offset in (0, 4, size - 4):
                 word = base + offset // 4
                 assert await bus.read(ctx, region.base + offset) == 0x100_0000 + word
-                await bus.write(ctx, region.base + offset, 0xDEAD0000 + offset)
+                assert await bus._access(ctx, region.base + offset, 1, 0xDEAD0000 + offset) == 0
                 expected += [(name, word, 0, 0), (name, word, 1, 0xDEAD0000 + offset)]
             for offset in (size, size + 4, 2 * size, 1, 2, 3, 0x0FFF_FFFC):
                 with pytest.raises(BusError):
