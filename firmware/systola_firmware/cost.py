@@ -96,7 +96,7 @@ def array_latency(config: Config) -> int:
     """Cycles from the last activation read to the half being full."""
     if config.compact:
         return COMPACT_LATENCY
-    return (config.row_groups + config.columns) * config.hop_registers + 8
+    return (config.row_groups + config.columns) * config.hop_registers + 14
 
 
 def vector_cycles(operation: Operation, config: Config) -> int:
