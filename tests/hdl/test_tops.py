@@ -52,7 +52,7 @@ def test_byte_streams() -> None:
             await ctx.tick().until(dut.rx_ready)
         ctx.set(dut.rx_valid, 0)
         ctx.set(dut.tx_ready, 1)
-        for _ in range(100):
+        for _ in range(300):
             _, _, valid, byte, line = await ctx.tick().sample(dut.tx_valid, dut.tx_data, dut.uart_tx)
             assert line, "the serial line stays quiet"
             if valid:
