@@ -7,9 +7,10 @@ READY  := $(VENV)/.ready
 PRESET ?= ulx3s-85f
 BLOCK  ?= board
 BOARD  ?= icebreaker
-SEED   ?= 1
 SEEDS  ?= $(SEED)
-TRIES  ?= 1
+
+# Without SEED, SEEDS and TRIES, a board's own seed is taken.
+PLACEMENT = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIES),--tries $(TRIES))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -53,17 +54,17 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 	@echo build/verilog/$(PRESET).v
 
 synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) --seed $(SEED) $(if $(ROUTE),--route)
+	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
 
 blocks: $(READY) ## measure every block of three presets and write docs/blocks.md: hours
 	$(PYTHON) -m systola_boards.block_table
 	$(PYTHON) -m systola_boards.documents
 
 bitstream: $(READY) ## build BOARD=icebreaker to build/boards/ (SEED=, SEEDS=1,2,3 or TRIES=n; CLOCK=MHz; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.bitstream --board $(BOARD) --seeds $(SEEDS) --tries $(TRIES) $(if $(CLOCK),--clock $(CLOCK))
+	@$(PYTHON) -m systola_boards.bitstream --board $(BOARD) $(PLACEMENT) $(if $(CLOCK),--clock $(CLOCK))
 
 bitstreams: $(READY) ## build all boards: hours
-	@$(PYTHON) -m systola_boards.bitstream --board all --seeds $(SEEDS) --tries $(TRIES)
+	@$(PYTHON) -m systola_boards.bitstream --board all $(PLACEMENT)
 
 program: $(READY) ## load BOARD=icebreaker's bitstream into the board
 	@$(PYTHON) -m systola_boards.program --board $(BOARD)

@@ -141,7 +141,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     board: Annotated[str, typer.Option(help=f"one of {', '.join(BOARDS)}, or {ALL}")],
-    seeds: Annotated[str, typer.Option("--seed", "--seeds", help="of placement; of several, 1,2,3, the fastest is taken")] = "1",
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seed", "--seeds", help="of placement if not the board's; of several, 1,2,3, the fastest is taken"),
+    ] = None,
     tries: Annotated[int, typer.Option(min=1, help="so many seeds from the (last) given one on")] = 1,
     clock: Annotated[float | None, typer.Option(help="engine clock in MHz if it is not the preset's")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder")] = Path("build/boards"),
@@ -150,14 +153,15 @@ def main(
     console = Console()
     worst = 0
     try:
-        wanted = _seeds(seeds)
-        wanted += range(wanted[-1] + 1, wanted[-1] + tries)
+        given = _seeds(seeds) if seeds is not None else None
         chosen = list(BOARDS.values()) if board == ALL else [find_board(board)]
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     for one in chosen:
         try:
+            first = given or [one.seed]
+            wanted = [*first, *range(first[-1] + 1, first[-1] + tries)]
             result = build(one, output / one.name, wanted, round(clock * 1e6) if clock is not None else None)
             _show(console, result)
             if not result.met:

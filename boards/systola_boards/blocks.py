@@ -17,7 +17,9 @@ from systola_hdl.compact.accumulators import CompactAccumulators
 from systola_hdl.compact.activation_memory import CompactActivationMemory
 from systola_hdl.compact.control_plane import ControlPlane
 from systola_hdl.compact.dot_array import DotArray
+from systola_hdl.compact.engine import CompactEngine
 from systola_hdl.compact.matmul_unit import CompactMatmulUnit
+from systola_hdl.compact.post_unit import CompactPostUnit
 from systola_hdl.compact.requantizer import CompactRequantizer
 from systola_hdl.compact.streamer import CompactStreamer
 from systola_hdl.compact.weight_loader import CompactWeightLoader
@@ -89,6 +91,7 @@ _LSTM: dict[str, Factory] = {
 }
 
 _COMPACT: dict[str, Factory] = {
+    "engine": CompactEngine,
     "control_plane": ControlPlane,
     "activation_memory": CompactActivationMemory,
     "weight_memory": CompactWeightMemory,
@@ -97,6 +100,7 @@ _COMPACT: dict[str, Factory] = {
     "weight_loader": CompactWeightLoader,
     "dot_array": DotArray,
     "accumulators": CompactAccumulators,
+    "post_unit": CompactPostUnit,
     "requantizer": lambda _config: CompactRequantizer(),
 }
 

@@ -48,6 +48,8 @@ class Board:
         The serial port's usual name under Linux.
     loaders:
         Commands that load ``{bitstream}`` into the FPGA, the best first; the first whose program is installed is taken.
+    seed:
+        Of the placement, if none is asked for: one whose result meets the clock.
     built_in_ci:
         Whether continuous integration builds its bitstream.
     """
@@ -62,6 +64,7 @@ class Board:
     port: str
     loaders: tuple[tuple[str, ...], ...]
     uart_baud: int | None = None
+    seed: int = 1
     built_in_ci: bool = False
 
     @property
