@@ -13,11 +13,9 @@ from systola_hdl.families import Family
 
 __all__ = ["Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "synthesize", "tools_for"]
 
-# Block memories and tables promise nothing about a word that is read while it is written, which Amaranth cannot say;
-# without this, a comparator and a bypass stand behind every block RAM.
-_NO_COLLISIONS = (
-    "setparam -set COLLISION_X_MASK 1'1 *.segment*/t:$memrd_v2 *.half*_column*/t:$memrd_v2 *.lane*/t:$memrd_v2 *.tables/t:$memrd_v2"
-)
+# No block relies on a word that is read in the cycle in which it is written, which Amaranth cannot say; without this, a comparator
+# and a bypass stand behind every block RAM.
+_NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
 
 # A signal with the attribute `keep` is one of several registers that hold the same for different places of the chip. Amaranth gives
 # the attribute to the wire; Yosys looks for it at the cell when it merges equal ones.
