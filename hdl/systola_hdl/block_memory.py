@@ -91,7 +91,7 @@ class BlockMemory(Component):
         return m
 
     def _ecp5_block(self, width: int, read: Signal, write_data: Value) -> Instance:
-        """Port A writes, port B reads. Blocks of 36 bits take their upper half from the other port's pins.
+        """Port A writes, port B reads. Blocks of 36 bits need the data pins of both: lower half at A, upper half at B.
 
         An address leaves out the lowest pins that its width does not need; on the writing side, some of them enable bytes.
         """
@@ -106,10 +106,12 @@ class BlockMemory(Component):
             padded = Cat(address, C(0, address_pins - len(address)))
             pins |= {f"i_AD{side}{pin}": padded[pin] for pin in range(address_pins)}
         pins |= {f"i_DIA{pin}": written[pin] for pin in range(data_pins)}
-        pins |= {f"o_DOB{pin}": read[pin] for pin in range(data_pins)}
         if width > data_pins:
             pins |= {f"i_DIB{pin}": written[data_pins + pin] for pin in range(data_pins)}
-            pins |= {f"o_DOA{pin}": read[data_pins + pin] for pin in range(data_pins)}
+            pins |= {f"o_DOA{pin}": read[pin] for pin in range(data_pins)}
+            pins |= {f"o_DOB{pin}": read[data_pins + pin] for pin in range(data_pins)}
+        else:
+            pins |= {f"o_DOB{pin}": read[pin] for pin in range(data_pins)}
         return Instance(
             "DP16KD",
             p_DATA_WIDTH_A=width,

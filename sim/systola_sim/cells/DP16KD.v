@@ -1,8 +1,8 @@
 // Lattice ECP5: block of 18 Kbit of memory.
 //
 // After Lattice TN1264, "ECP5 and ECP5-5G Memory Usage Guide". Models what Yosys makes of memories: two ports of 1 to 18 bits, or
-// a write port A of 36 bits and a read port B; one clock for both; no output registers; no reset. Anything else stops
-// the build. A bit that one port reads while the other writes it is undefined; here it reads as the complement of what it was, so
+// a write port A of 36 bits and a read port B; one clock for both; with or without output registers; no reset. Anything else stops
+// the build. A read port of 36 bits has its lower half at DOA. An output register has the enable OCEx alone. A bit that one port reads while the other writes it is undefined; here it reads as the complement of what it was, so
 // that a design which uses it goes wrong.
 module DP16KD (
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0,
@@ -95,8 +95,10 @@ module DP16KD (
     generate
         if (DATA_WIDTH_B == 36 && DATA_WIDTH_A != 36)
             $error("DP16KD: a read port of 36 bits goes with a write port of 36 bits");
-        if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG")
-            $error("DP16KD: output registers are not modelled");
+        if ((REGMODE_A != "NOREG" && REGMODE_A != "OUTREG") || (REGMODE_B != "NOREG" && REGMODE_B != "OUTREG"))
+            $error("DP16KD: only the output registers' modes NOREG and OUTREG are modelled");
+        if (DATA_WIDTH_B == 36 && REGMODE_A != REGMODE_B)
+            $error("DP16KD: both halves of a read port of 36 bits have an output register, or neither");
         if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
             $error("DP16KD: only the chip select 000 is modelled");
         if (CLKAMUX != "CLKA" || CLKBMUX != "CLKB")
@@ -164,8 +166,13 @@ module DP16KD (
         if (written_b != 0 && !(same_word && written_a != 0))
             cells[address_b[13:5]] <= (cells[address_b[13:5]] & ~written_b) | (data_b << first_b & written_b);
     end
-    wire [17:0] port_a = PSEUDO ? out_b[17:0] : out_a[17:0];
-    wire [17:0] port_b = DATA_WIDTH_B == 36 ? out_b[35:18] : out_b[17:0];
+    reg [35:0] kept_a = 0, kept_b = 0;
+    always @(posedge CLKA) if (OCEA) kept_a <= out_a;
+    always @(posedge CLKB) if (OCEB) kept_b <= out_b;
+    wire [35:0] seen_a = REGMODE_A == "OUTREG" ? kept_a : out_a;
+    wire [35:0] seen_b = REGMODE_B == "OUTREG" ? kept_b : out_b;
+    wire [17:0] port_a = PSEUDO ? seen_b[17:0] : seen_a[17:0];
+    wire [17:0] port_b = DATA_WIDTH_B == 36 ? seen_b[35:18] : seen_b[17:0];
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8,
         DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = port_a;
     assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8,
