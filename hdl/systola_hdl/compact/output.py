@@ -113,15 +113,18 @@ class CompactOutput(Component):
         # The byte to gather, and its address: the next one after the last byte's.
         second = Signal()  # byte of a wide result
         last_address = Signal(address_bits)
-        address = Signal(address_bits + 1)
+        address = Signal(address_bits)
+        # The last byte is the memory's last, so the next is outside: a register, as the port's arbitration hangs on it.
+        at_end, beyond = Signal(), Signal()
         gathered = Signal()  # there is something in the word
         complete = Signal()  # and nothing more fits
         taken = Signal()
         m.d.comb += [
             row_begins.eq(first[-1] & ~second),
             address.eq(Mux(row_begins, leave.data, last_address + 1)),
-            self.outside.eq(requantizer.o_valid & address[-1] & ~gathered & ~self.keep),
-            taken.eq(requantizer.o_valid & ~address[-1] & ~(gathered & (complete | row_begins)) & ~self.keep),
+            beyond.eq(at_end & ~row_begins),
+            self.outside.eq(requantizer.o_valid & beyond & ~gathered & ~self.keep),
+            taken.eq(requantizer.o_valid & ~beyond & ~(gathered & (complete | row_begins)) & ~self.keep),
             flows.eq(~requantizer.o_valid | self.keep | (taken & (~self.wide | second))),
         ]
         byte = Mux(second, requantizer.o[8:], requantizer.o[:8])
@@ -132,7 +135,7 @@ class CompactOutput(Component):
             gathered.eq(mask.any()),
             self.write.valid.eq(
                 self.fill_valid
-                | (gathered & (complete | (self.flush & ~requantizer.busy) | (requantizer.o_valid & (row_begins | address[-1]))))
+                | (gathered & (complete | (self.flush & ~requantizer.busy) | (requantizer.o_valid & (row_begins | beyond))))
             ),
             self.write.address.eq(Mux(self.keep, self.fill, last_address) >> 2),
             self.write.data.eq(lanes),
@@ -147,7 +150,8 @@ class CompactOutput(Component):
         with m.If(written):
             m.d.sync += [mask.eq(0), complete.eq(0)]
         with m.If(taken):
-            m.d.sync += [last_address.eq(address), complete.eq(self.single | (address[:2] == 3)), second.eq(self.wide & ~second)]
+            m.d.sync += [last_address.eq(address), at_end.eq(address.all())]
+            m.d.sync += [complete.eq(self.single | (address[:2] == 3)), second.eq(self.wide & ~second)]
             with m.If(row_begins):
                 m.d.sync += leave.addr.eq(leave.addr + 1)
         for lane in range(4):
