@@ -258,11 +258,15 @@ class CompactRequantizer(Component):
         ]
         low = Mux(fits, total[:7], (~negative).replicate(7))
         byte = Cat(low, negative).as_signed()  # saturated to 8 bits
-        raised, lowered = Signal(signed(8)), Signal(signed(8))
+        # The range does not change while values are inside, so its comparison has cycles; the byte's two go side by side.
+        empty, below, above = Signal(), Signal(), Signal()
+        clamped = Signal(signed(8))
+        m.d.sync += empty.eq(self.minimum > self.maximum)
         m.d.comb += [
-            raised.eq(Mux(byte < self.minimum, self.minimum, byte)),
-            lowered.eq(Mux(raised > self.maximum, self.maximum, raised)),
+            below.eq(byte < self.minimum),
+            above.eq((byte > self.maximum) | (below & empty)),
+            clamped.eq(Mux(above, self.maximum, Mux(below, self.minimum, byte))),
         ]
         word_low = Mux(fits, total[:8], (~negative).replicate(8))
         word_high = Cat(Mux(fits, total[8:15], (~negative).replicate(7)), negative)
-        m.d.sync += self.o.eq(Cat(Mux(self.wide, word_low, lowered.as_unsigned()), word_high))
+        m.d.sync += self.o.eq(Cat(Mux(self.wide, word_low, clamped.as_unsigned()), word_high))
