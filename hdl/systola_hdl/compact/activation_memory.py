@@ -62,11 +62,13 @@ class CompactActivationMemory(Component):
         second, second_stream = Signal(), Signal()
         writes, reads_post, reads_stream, serves_host = Signal(), Signal(), Signal(), Signal()
         begins, idle = Signal(), Signal()
+        turn_host = Signal()  # unless POST wants it
         m.d.comb += [
+            turn_host.eq(host.valid & ~host.done & idle & ~second),
             writes.eq(write.valid & ~second),
             reads_post.eq(post.valid & Mux(second, ~second_stream, ~write.valid)),
             reads_stream.eq(stream.valid & Mux(second, second_stream, ~write.valid & ~post.valid & ~serves_host)),
-            serves_host.eq(host.valid & ~host.done & idle & ~second & ~write.valid & ~post.valid),
+            serves_host.eq(turn_host & ~write.valid & ~post.valid),
             begins.eq(~second & ((reads_post & post.address[0]) | (reads_stream & stream.address[0]))),
             write.ready.eq(~second),
             post.ready.eq(reads_post & ~begins),
@@ -77,21 +79,24 @@ class CompactActivationMemory(Component):
         m.d.sync += idle.eq(~stream.valid)
 
         # A vector that begins in an odd halfword ends in the even one of the next line; so does the rest of an odd address.
-        line, half = Signal(range(self.lines)), Signal()
-        with m.If(writes):
-            m.d.comb += line.eq(write.address)
-        with m.Elif(reads_post):
-            m.d.comb += [line.eq(post.address[2:]), half.eq(post.address[1])]
-        with m.Elif(serves_host):
-            m.d.comb += line.eq(host.address)
-        with m.Else():
-            m.d.comb += [line.eq(stream.address[2:]), half.eq(stream.address[1])]
+        # Requests come late in a cycle, POST's write latest: lines are added up before one is chosen, and no choice looks at those
+        # that overrule it.
+        half, turn_post = Signal(), Signal()
+        m.d.comb += [
+            turn_post.eq(Mux(second, ~second_stream, post.valid)),
+            half.eq(Mux(turn_post, post.address[1], stream.address[1])),
+        ]
         for index, bank in enumerate(self.banks):
             part = slice(16 * index, 16 * index + 16)
+            line_post, line_stream = (
+                (client.address[2:] + (second if index else second | client.address[1]))[: len(bank.address)]
+                for client in (post, stream)
+            )
+            read = Mux(turn_post, line_post, Mux(turn_host, host.address, line_stream))
             m.d.comb += [
                 bank.enable.eq(1),
                 bank.write.eq(writes | (serves_host & host.write)),
-                bank.address.eq(line + (second if index else second | half)),
+                bank.address.eq(Mux(writes, write.address, read)),
                 bank.write_data.eq(Mux(writes, write.data.as_value()[part], host.data[part])),
                 bank.mask.eq(Mux(writes, write.mask[2 * index : 2 * index + 2], 0b11)),
             ]
