@@ -5,10 +5,10 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
+from systola_hdl.block_memory import BlockMemory
 from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import WeightRead
 from systola_hdl.word_fetcher import WordFetcher
@@ -43,8 +43,8 @@ class LookUpTables(Component):
         int32 a lane.
     """
 
-    #: Memory, and a register behind it: a block RAM's own output is late in its cycle.
-    latency = 2
+    #: That of the memory.
+    latency = BlockMemory.read_latency
     #: Two registers of the broadcast, the second one a lane, and the memory.
     write_latency = 3
 
@@ -65,17 +65,16 @@ class LookUpTables(Component):
         m = Module()
         write = delayed(m, Cat(self.write.valid, self.write.payload), 1, "write", init=0)
         for lane in range(self.lanes):
-            m.submodules[f"lane{lane}"] = memory = Memory(shape=signed(32), depth=TABLES * TABLE_ENTRIES, init=[])
-            write_port = memory.write_port()
-            read_port = memory.read_port()
+            m.submodules[f"lane{lane}"] = memory = BlockMemory(signed(32), TABLES * TABLE_ENTRIES)
             enable = Signal(name=f"enable{lane}", attrs={"keep": 1})
             entry = Signal(TABLE_WRITE, name=f"entry{lane}", reset_less=True, attrs={"keep": 1})
-            m.d.sync += [Cat(enable, entry).eq(write), self.o[lane].eq(read_port.data)]
+            m.d.sync += Cat(enable, entry).eq(write)
             m.d.comb += [
-                write_port.en.eq(enable),
-                write_port.addr.eq(entry.index),
-                write_port.data.eq(entry.entry),
-                read_port.addr.eq(Cat(self.i_bytes[lane], self.i_table)),
+                memory.write_enable.eq(enable),
+                memory.write_address.eq(entry.index),
+                memory.write_data.eq(entry.entry),
+                memory.read_address.eq(Cat(self.i_bytes[lane], self.i_table)),
+                self.o[lane].eq(memory.read_data),
             ]
         return m
 

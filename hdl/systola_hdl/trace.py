@@ -5,13 +5,13 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from systola_firmware.config import Config
 from systola_firmware.isa import Unit
 from systola_firmware.memory_map import MARK_WORDS
+from systola_hdl.block_memory import BlockMemory
 from systola_hdl.bus_target import BusTarget
 from systola_hdl.counters import COUNTER_LAYOUT
 from systola_hdl.interfaces import Bus
@@ -72,16 +72,19 @@ class Trace(Component):
         m = Module()
         words = len(MARK_WORDS)
         depth = self._capacity * words
-        m.submodules.memory = memory = Memory(shape=32, depth=depth, init=[])
         m.submodules.queue = queue = SyncFIFO(width=_ENTRY.size, depth=QUEUE_DEPTH)
-        m.submodules.target = target = BusTarget()
+        m.submodules.target = target = BusTarget(read_latency=BlockMemory.read_latency)
         connect(m, flipped(self.host), target.bus)
-        write, read = memory.write_port(), memory.read_port()
-        m.d.comb += [
-            read.addr.eq(target.address[2 : 2 + ceil_log2(depth)]),
-            read.en.eq(target.enable),
-            target.read_data.eq(read.data),
-        ]
+        writes, write_address, written = Signal(), Signal(ceil_log2(depth)), Signal(32)
+        if depth > 0:
+            m.submodules.memory = memory = BlockMemory(32, depth)
+            m.d.comb += [
+                memory.read_address.eq(target.address[2:]),
+                target.read_data.eq(memory.read_data),
+                memory.write_enable.eq(writes),
+                memory.write_address.eq(write_address),
+                memory.write_data.eq(written),
+            ]
 
         # The counters lag behind by a cycle, so the marks wait for them.
         arriving, marks = data.View(_ENTRY, queue.w_data), Signal(MARK_LAYOUT)
@@ -105,7 +108,7 @@ class Trace(Component):
         m.d.comb += [
             unit_bit.eq(left & (~left + 1)),
             queue.r_en.eq(left == 0),
-            self.idle.eq(~queue.w_en & (queue.level == 0) & (left == 0) & ~write.en),
+            self.idle.eq(~queue.w_en & (queue.level == 0) & (left == 0) & ~writes),
         ]
         address = Signal(ADDRESS_BITS)
         for unit in Unit:
@@ -113,9 +116,9 @@ class Trace(Component):
                 m.d.comb += address.eq(addresses[unit])
         m.d.sync += [last_kept.eq(self.count == self._capacity - 1), last_word.eq(word == words - 2)]
         m.d.sync += [
-            write.en.eq((left != 0) & ~full),
-            write.addr.eq(place),
-            write.data.eq(Mux(word == 0, address, counters.as_value()[:32])),
+            writes.eq((left != 0) & ~full),
+            write_address.eq(place),
+            written.eq(Mux(word == 0, address, counters.as_value()[:32])),
         ]
         with m.If(left == 0):
             with m.If(queue.r_rdy):
