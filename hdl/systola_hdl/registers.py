@@ -15,13 +15,14 @@ __all__ = ["Registers"]
 
 #: Registers among which one is chosen in one cycle.
 _GROUP = 4
-_READ_LATENCY = 2
+_READ_LATENCY = 3
 
 
 class Registers(Component):
     """Registers of :data:`~systola_firmware.memory_map.REGISTERS`. Writing one that is read-only does nothing.
 
-    A register is chosen among all in two steps with registers between them; what is read is the value a cycle after the access.
+    A register is chosen among all in two steps with registers between them; what is read is the value two cycles after
+    the access is taken.
 
     Members
     -------
@@ -74,13 +75,15 @@ class Registers(Component):
         sources = [self._sources(scratch).get(name, Const(0, 32)) for name in REGISTERS]
         index = target.address[2 : 2 + ceil_log2(len(sources))]  # the region has no more than the registers
 
-        # Cycle 1: one of each group; cycle 2: the group.
-        chosen = []
+        # Cycle 1: which one, once for each group; cycle 2: one of each group; cycle 3: the group.
+        chosen, low = [], exact_log2(_GROUP)
         for first in range(0, len(sources), _GROUP):
             group = Signal(32, name=f"group{first // _GROUP}")
-            m.d.sync += group.eq(Array(sources[first : first + _GROUP])[index[: exact_log2(_GROUP)]])
+            select = Signal(low, name=f"select{first // _GROUP}", attrs={"keep": 1})
+            m.d.sync += [select.eq(index[:low]), group.eq(Array(sources[first : first + _GROUP])[select])]
             chosen.append(group)
-        m.d.sync += target.read_data.eq(Array(chosen)[index[exact_log2(_GROUP) :]])
+        group_select = Signal.like(index[low:])
+        m.d.sync += [group_select.eq(index[low:]), target.read_data.eq(Array(chosen)[group_select])]
 
         stored = {"start_address": self.start_address, "scratch": scratch}
         writes = Signal(data.StructLayout(dict.fromkeys([*stored, "control"], 1)))
