@@ -31,8 +31,9 @@ class Vector(Component):
         loop nest ─▶ range check ─▶ queue ─┬▶ read port ─ ─ ▶ bytes ─▶ tables ─▶ operand ─▶ bounded ─▶ combined ─▶ output stage
                                            └▶ queue of purposes ┘  1         3          4          5           6 cycles after data
 
-    A sum is collected in a register that is zero when the next item begins, a maximum in one that the first operand overwrites:
-    in either loop lies one carry chain. Maxima begin at -128, so operands below that are replaced on their way.
+    A sum is collected in a register that is zero when the next item begins. A maximum is the last operand or that of those before,
+    whichever a flag says, and an operand is compared with both while the flag is chosen: in either loop lies one carry chain.
+    Maxima begin at -128, so operands below that are replaced on their way.
 
     Parameters
     ----------
@@ -217,14 +218,18 @@ class Vector(Component):
             bounded = Signal(signed(32), name=f"bounded{lane}", reset_less=True)
             partial = Signal(signed(32), name=f"partial{lane}")
             total = Signal(signed(32), name=f"total{lane}", reset_less=True)
-            maximum = Signal(signed(32), name=f"maximum{lane}", reset_less=True)
+            latest = Signal(signed(32), name=f"latest{lane}", reset_less=True)
+            earlier = Signal(signed(32), name=f"earlier{lane}", reset_less=True)  # the maximum without the latest
+            takes_latest = Signal(name=f"takes_latest{lane}")
+            maximum = Signal(signed(32), name=f"maximum{lane}")
+            m.d.comb += maximum.eq(Mux(takes_latest, latest, earlier))
             m.d.comb += tables.i_bytes[lane].eq(byte)
             m.d.sync += operand.eq(Mux(fills, 0, Mux(takes_table, tables.o[lane], byte_beside)))
             m.d.sync += bounded.eq(Mux(takes_maximum & (fills | (operand < _LEAST)), _LEAST, operand))
             with m.If(valid):
                 m.d.sync += [total.eq(partial + bounded), partial.eq(Mux(purpose.last, 0, partial + bounded))]
-                with m.If(purpose.first | (bounded > maximum)):
-                    m.d.sync += maximum.eq(bounded)
+                m.d.sync += [latest.eq(bounded), earlier.eq(maximum)]
+                m.d.sync += takes_latest.eq(purpose.first | Mux(takes_latest, bounded > latest, bounded > earlier))
             m.d.comb += [
                 output.value[lane].eq(Mux(takes_maximum, maximum, total)),
                 output.bias[lane].eq(instruction.bias),
