@@ -32,7 +32,7 @@ class Sequencer(Component):
     :class:`~systola_hdl.issue_slot.IssueSlot` of its unit and offered once it is complete and its tokens are there; fetching stops
     at an instruction whose slot is taken. An unknown opcode or the end of the store is reported, as END is, after everything before
     has completed. A unit's error is that of its oldest instruction not completed. TIMEOUT is reported at the oldest instruction of
-    the first unit that has one, ABORTED at the instruction being fetched. What stops a program does so in the cycle after.
+    the first unit that has one, ABORTED at the instruction being fetched. What stops a program does so two cycles after.
 
     Members
     -------
@@ -114,8 +114,8 @@ class Sequencer(Component):
             self.fetch_address.eq(fetcher.fetch_address),
             self.wait_token.eq(slots[Unit.MATMUL].starved),
         ]
-        failure = self._build_failure(m, fetcher, slots, tokens)
-        self._build_control(m, fetcher, slots, tokens, failure)
+        failure, happens = self._build_failure(m, fetcher, slots, tokens)
+        self._build_control(m, fetcher, slots, tokens, failure, happens=happens)
         return m
 
     def _connect_tokens(self, m: Module, unit: Unit, slot: IssueSlot, tokens: Tokens) -> None:
@@ -130,8 +130,12 @@ class Sequencer(Component):
             self.marks[unit].address.eq(slot.oldest),
         ]
 
-    def _build_failure(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens) -> data.View:
-        """What stopped the running program in the cycle before, besides its own words: ``code`` (NONE: nothing) and ``address``."""
+    def _build_failure(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens) -> tuple[data.View, Signal]:
+        """What stopped the running program two cycles before, besides its own words: ``code`` (NONE: nothing) and ``address``.
+
+        And whether anything did in the cycle before.
+        """
+        happens = Signal()
         failure = Signal(data.StructLayout({"code": ERROR_CODE, "address": ADDRESS_BITS}))
         header_at = self.error_address  # of the instruction being fetched, see _build_control
         watchdog, moves, expired = Signal(range(self._watchdog_cycles + 1)), Signal(), Signal()
@@ -142,34 +146,55 @@ class Sequencer(Component):
         with m.If(moves):
             m.d.sync += [watchdog.eq(0), expired.eq(0)]
 
-        # The last that applies wins.
-        with m.If(expired):
-            m.d.comb += [failure.code.eq(ErrorCode.TIMEOUT), failure.address.eq(header_at)]
-            for slot in reversed(slots.values()):
-                with m.If(slot.active):
-                    m.d.comb += failure.address.eq(slot.oldest)
-        with m.If(self.abort):
-            m.d.comb += [failure.code.eq(ErrorCode.ABORTED), failure.address.eq(header_at)]
-        for unit, slot in reversed(slots.items()):
-            with m.If(getattr(tokens, f"overflow_{unit.name.lower()}")):
-                m.d.comb += [failure.code.eq(ErrorCode.TOKEN_OVERFLOW), failure.address.eq(slot.oldest)]
-        for slot in reversed(slots.values()):
-            with m.If(slot.error):
-                m.d.comb += [failure.code.eq(slot.error_code), failure.address.eq(slot.oldest)]
-        held = Signal.like(failure)
-        m.d.sync += held.eq(failure)
+        # Cycle 1: what happens, and where. Cycle 2: the last that applies wins.
+        is_expired, is_aborted = Signal(), Signal()
+        fetched_at = Signal(ADDRESS_BITS)
+        m.d.sync += [is_expired.eq(expired & self.counting), is_aborted.eq(self.abort & self.counting), fetched_at.eq(header_at)]
+        oldest, is_active, overflows, errors, codes = {}, {}, {}, {}, {}
+        for unit, slot in slots.items():
+            name = unit.name.lower()
+            oldest[unit] = Signal(ADDRESS_BITS, name=f"oldest_{name}")
+            is_active[unit] = Signal(name=f"is_active_{name}")
+            overflows[unit] = Signal(name=f"overflows_{name}")
+            errors[unit] = Signal(name=f"errors_{name}")
+            codes[unit] = Signal(ERROR_CODE, name=f"code_{name}")
+            m.d.sync += [
+                oldest[unit].eq(slot.oldest),
+                is_active[unit].eq(slot.active),
+                overflows[unit].eq(getattr(tokens, f"overflow_{name}") & self.counting),
+                errors[unit].eq(slot.error & self.counting),
+                codes[unit].eq(slot.error_code),
+            ]
+        m.d.sync += [failure.code.eq(ErrorCode.NONE), failure.address.eq(fetched_at)]
+        with m.If(is_expired):
+            m.d.sync += failure.code.eq(ErrorCode.TIMEOUT)
+            for unit in reversed(slots):
+                with m.If(is_active[unit]):
+                    m.d.sync += failure.address.eq(oldest[unit])
+        with m.If(is_aborted):
+            m.d.sync += [failure.code.eq(ErrorCode.ABORTED), failure.address.eq(fetched_at)]
+        for unit in reversed(slots):
+            with m.If(overflows[unit]):
+                m.d.sync += [failure.code.eq(ErrorCode.TOKEN_OVERFLOW), failure.address.eq(oldest[unit])]
+        for unit in reversed(slots):
+            with m.If(errors[unit]):
+                m.d.sync += [failure.code.eq(codes[unit]), failure.address.eq(oldest[unit])]
+        m.d.comb += happens.eq(Cat(is_expired, is_aborted, *overflows.values(), *errors.values()).any())
         with m.If(~self.counting):
-            m.d.sync += held.code.eq(ErrorCode.NONE)
-        return held
+            m.d.sync += failure.code.eq(ErrorCode.NONE)
+        return failure, happens
 
-    def _build_control(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens, failure: data.View) -> None:
+    def _build_control(
+        self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens, failure: data.View, *, happens: Signal
+    ) -> None:
         header = data.View(HEADER, fetcher.word)
         collecting, missing = Signal(len(Unit)), Signal(range(max(MAX_PAYLOAD_WORDS.values()) + 1))
         final = Signal(HEADER)  # END
         fault = Signal(ERROR_CODE)  # of the program's words, reported when all before has completed
         resetting = Signal(range(RESET_CYCLES))
         idle = Signal()
-        m.d.comb += idle.eq(~Cat(slot.active for slot in slots.values()).any())
+        # The last instruction may complete and be what stops the program.
+        m.d.comb += idle.eq(~Cat(happens, *(slot.active for slot in slots.values())).any())
         free = Cat(slot.free & collecting[unit] for unit, slot in slots.items()).any()
         for slot in slots.values():
             m.d.comb += [

@@ -285,6 +285,9 @@ def test_token_overflow() -> None:
     assert bench.run() == (True, False, ErrorCode.NONE, 0)
     bench = Bench(encode([one] * TOKEN_LIMIT + [operation(rng, Opcode.MATMUL, signal=(Unit.LSTM,)), one, END]), longest=1)
     assert bench.run() == (False, True, ErrorCode.TOKEN_OVERFLOW, 2 * TOKEN_LIMIT + 10)
+    # Nothing but END comes after the instruction whose completion is what stops the program.
+    bench = Bench(encode([one] * TOKEN_LIMIT + [one, END]), longest=1)
+    assert bench.run() == (False, True, ErrorCode.TOKEN_OVERFLOW, 2 * TOKEN_LIMIT)
 
 
 def test_token_counters() -> None:
