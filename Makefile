@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 PRESET ?= ulx3s-85f
 BLOCK  ?= board
 BOARD  ?= icebreaker
+FAMILY ?= ecp5
 SEEDS  ?= $(SEED)
 
 # Without SEED, SEEDS and TRIES, a board's own seed is taken.
@@ -14,7 +15,7 @@ PLACEMENT = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIES),--tries $(TRIES))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint sim bench verilog synth blocks bitstream bitstreams program docs clean
+.PHONY: help setup demo test test-full lint sim bench verilog synth netlist blocks bitstream bitstreams program docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 
 synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
 	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
+
+netlist: PRESET = tiny-4x4
+netlist: $(READY) ## run a model on the cells that synthesis makes of PRESET=tiny-4x4 FAMILY=ecp5 (FAULT=lut or multiplier: changed)
+	@$(PYTHON) -m systola_boards.netlist --preset $(PRESET) --family $(FAMILY) $(if $(FAULT),--fault $(FAULT))
 
 blocks: $(READY) ## measure every block of three presets and write docs/blocks.md: hours
 	$(PYTHON) -m systola_boards.block_table

@@ -118,7 +118,7 @@ def open_netlist(config: Config, netlist: CellNetlist, fault: Fault | None = Non
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether each answer was right, and the clock cycles for all of the netlist's work, its line included."""
+    """Whether each answer was right, and the cycles of the last inference by the device's own counter, without its line."""
 
     right: list[bool]
     cycles: int

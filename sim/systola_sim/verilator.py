@@ -56,7 +56,8 @@ _VERILATOR_FLAGS = (
     *("-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique"),  # several libraries in one process keep to themselves
     *("-LDFLAGS", "-shared -pthread"),
 )
-_MAKE_VARIABLES = ("OPT_FAST={} -march=native", "OPT_GLOBAL=-O2", "OPT_SLOW=-O0")
+_MAKE_VARIABLES = ("OPT_FAST=-O3 -march=native", "OPT_GLOBAL=-O2", "OPT_SLOW=-O0")
+_BRIEF_MAKE_VARIABLES = ("OPT_FAST=-O0", "OPT_GLOBAL=-O0", "OPT_SLOW=-O0")
 _JOBS = 2
 
 #: Seconds to wait for another process that builds the same library.
@@ -85,7 +86,7 @@ def _machine() -> str:
 
 
 def _make_variables(*, brief: bool) -> list[str]:
-    return [variable.format("-O1" if brief else "-O3") for variable in _MAKE_VARIABLES]
+    return list(_BRIEF_MAKE_VARIABLES if brief else _MAKE_VARIABLES)
 
 
 def _key(toolchain: Toolchain, content: str, harness: Path, *, brief: bool) -> str:
@@ -184,7 +185,7 @@ def build_library(
     lock_timeout:
         Seconds to wait for another process that builds the same library.
     brief:
-        The simulation will be short: compile in half the time rather than run fast.
+        The simulation will be short: compile quickly, without optimising, rather than run fast.
 
     Raises :class:`systola_sim.toolchain.ToolMissing` and :class:`BuildError`.
     """
