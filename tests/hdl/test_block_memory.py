@@ -19,9 +19,11 @@ from support.family_bench import run_every_cycle
 
 from systola_boards.toolchain import find_tool, run_cached
 from systola_firmware import config as configurations
+from systola_firmware.memory_map import MARK_WORDS
 from systola_hdl.block_memory import BlockMemory, ecp5_block_width
 from systola_hdl.families import Family
 from systola_hdl.segmented_memory import segment_depths
+from systola_hdl.tables import TABLE_ENTRIES, TABLES
 
 #: Data widths of an ECP5 block and the words that it then has.
 BLOCKS = [(1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512)]
@@ -75,6 +77,8 @@ def sizes() -> set[tuple[int, int]]:
         *((8, config.activation_bytes // config.rows) for config in presets),
         *((32, config.accumulator_depth) for config in presets),
         *((32, depth) for config in presets for depth in segment_depths(config.weight_words)),
+        *((32, config.trace_marks * len(MARK_WORDS)) for config in presets),
+        (32, TABLES * TABLE_ENTRIES),
     }
 
 
