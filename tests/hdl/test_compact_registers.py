@@ -129,6 +129,32 @@ def test_counters_carry_through_all_bits() -> None:
     run(dut, bench)
 
 
+def test_no_counter_is_read_in_the_cycle_in_which_it_is_written() -> None:
+    """Block RAM may deliver anything then, which simulation does not show."""
+    dut = CompactRegisters(CONFIG)
+
+    async def bench(ctx: SimulatorContext) -> None:
+        ctx.set(dut.run, 1)
+        ctx.set(dut.step.idle, 1)
+        longest = 0
+        for delay in range(1, VISIT_CYCLES + 1):
+            for name, place in LAYOUT.scanned.items():
+                await ctx.tick().repeat(delay)
+                ctx.set(dut.host.valid, 1)
+                ctx.set(dut.host.address, LAYOUT.register(f"counter_{name}"))
+                cycles, before, done = 0, -1, 0
+                while not done:
+                    written = before
+                    _, _, done, before = await ctx.tick().sample(dut.host.done, dut.scanning)
+                    cycles += 1
+                ctx.set(dut.host.valid, 0)
+                assert written != place, (name, delay)
+                longest = max(longest, cycles)
+        assert longest <= 5  # put off once at most
+
+    run(dut, bench)
+
+
 @pytest.mark.parametrize("limit", [100, 256])
 def test_watchdog(limit: int) -> None:
     dut = CompactRegisters(CONFIG, watchdog_cycles=limit)

@@ -16,8 +16,9 @@ from systola_firmware.config import preset
 from systola_firmware.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
 from systola_firmware.memory_map import COUNTERS, MARK_WORDS, Control, Status, split_status
 from systola_hdl.compact.control_plane import ControlPlane
+from systola_hdl.compact.counters import VISIT_CYCLES
 from systola_hdl.compact.sequencer import EXECUTING, FLUSH_CYCLES
-from systola_hdl.compact.state_layout import StateLayout
+from systola_hdl.compact.state_layout import SCAN_LENGTH, StateLayout
 from systola_hdl.sequencer import RESET_CYCLES
 
 CONFIG = preset("icebreaker").replace(program_words=1024, trace_marks=12)
@@ -171,6 +172,29 @@ async def read_marks(bench: Bench, ctx: SimulatorContext) -> list[dict[str, int]
     words = [await bench.access(ctx, index) for index in range(count * len(MARK_WORDS))]
     size = len(MARK_WORDS)
     return [dict(zip(MARK_WORDS, words[first : first + size], strict=True)) for first in range(0, len(words), size)]
+
+
+def test_counters_begin_at_zero_wherever_the_scanner_is() -> None:
+    rng = random.Random(5)
+    program = random_program(rng, OPCODES, 6)
+    bench = Bench(encode(program), 5)
+    host = bench._host
+    compared = []
+
+    async def look(ctx: SimulatorContext) -> None:
+        while bench.cycle % VISIT_CYCLES != 2 * len(compared):
+            await ctx.tick()
+        begin = bench.cycle
+        await host(ctx)
+        counters = {name: await bench.register(ctx, f"counter_{name}") for name in COUNTERS}
+        assert 0 < counters["cycles"] < bench.cycle - begin, len(compared)
+        for name in (*EVENTS, "post_busy"):
+            assert counters[name] == bench.event_cycles[name], (name, len(compared))
+        compared.append(counters)
+
+    bench._host = look  # type: ignore[method-assign]  # the same, and then some
+    bench.run(SCAN_LENGTH)
+    assert len(compared) == SCAN_LENGTH
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -295,7 +295,11 @@ class CompactSequencer(Component):
         now, last = state.now, state.index == _LAST_INDEX
         with m.If(now[_Step.STATUS]):
             with m.If(self.busy):
-                self._go(m, state, _Step.CLEAR_REGISTERS)
+                # Each counter well before its visit: one that the scanner is about to write back would not be cleared.
+                with m.If(self.scanning == _AFTER_FIRST):
+                    self._go(m, state, _Step.CLEAR_REGISTERS)
+                with m.Else():
+                    self._go(m, state, _Step.STATUS)
             with m.Else():
                 self._go(m, state, _Step.DISPATCH)
         for clearing, following in ((_Step.CLEAR_REGISTERS, _Step.CLEAR_INTERNAL), (_Step.CLEAR_INTERNAL, _Step.LOAD)):
