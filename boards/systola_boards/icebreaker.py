@@ -18,5 +18,6 @@ ICEBREAKER = Board(
     serial="FTDI FT2232H, channel B",
     port="/dev/ttyUSB1",
     loaders=(("iceprog", "{bitstream}"), ("openFPGALoader", "-b", "ice40_generic", "{bitstream}")),
+    seed=2,
     built_in_ci=True,
 )
