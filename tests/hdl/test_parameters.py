@@ -11,11 +11,18 @@ from amaranth.sim import Simulator
 
 from systola_firmware.config import PRESETS
 from systola_hdl.parameters import ParameterLoader
+from systola_hdl.weight_memory import WeightMemory
 from systola_sim.blocks.post_memories import PostMemories
 
 
-def bench(dut: ParameterLoader, weights: np.ndarray, stall: float) -> tuple[Simulator, PostMemories]:
-    memories = PostMemories(
+class Memories(PostMemories):
+    """As slow as the weight memory is: how late a set may be swapped depends on it."""
+
+    weight_latency = WeightMemory.post_latency
+
+
+def bench(dut: ParameterLoader, weights: np.ndarray, stall: float) -> tuple[Simulator, Memories]:
+    memories = Memories(
         dut.config, {"weights": dut.weights}, random.Random(1), stall=stall, activation=np.zeros(1, np.int8), weights=weights
     )
     simulator = Simulator(dut)
@@ -55,8 +62,8 @@ def test_sets(name: str, layout: str, stall: float) -> None:
                     await ctx.tick()
                     assert memories.cycle < 2000
                 if stall == 0:
-                    extra = factor_words + PostMemories.weight_latency + dut.set_latency if job == 0 and shared else 0
-                    assert memories.cycle - before <= words + PostMemories.weight_latency + dut.set_latency + extra
+                    extra = factor_words + Memories.weight_latency + dut.set_latency if job == 0 and shared else 0
+                    assert memories.cycle - before <= words + Memories.weight_latency + dut.set_latency + extra
                 ctx.set(dut.claim, 1)
                 await ctx.tick()
                 ctx.set(dut.claim, 0)
