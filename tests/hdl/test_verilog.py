@@ -51,7 +51,7 @@ def test_simulation_top(tmp_path: object) -> None:
     # Memories start with zeros, each by a loop.
     banks = CONFIG.weight_word_bytes // 4
     assert len(re.findall(rf"i < {CONFIG.weight_words};", text)) == banks
-    assert text.count("\n") < 40_000
+    assert text.count("\n") < CONFIG.weight_bytes
 
 
 def test_board_top() -> None:
