@@ -6,7 +6,8 @@ All are kept in the cache, by their content; from nothing each takes a minute or
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Elaboratable, Module
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib.wiring import Component, In, Out, connect
 
 from systola_boards import board as boards
@@ -88,6 +89,32 @@ def test_small_preset_on_ecp5(tmp_path: Path) -> None:
     assert result.device.excess(result.cells) == []
     assert usage["DSP"] >= 16 + 3  # the array, one requantizer
     assert usage["block RAM"] >= (32 + 64) // 2  # activations and weights
+
+
+class Copies(Component):
+    """Two registers of the same input, one for each output."""
+
+    i: In(1)
+    o: Out(2)
+
+    def __init__(self, *, keep: bool) -> None:
+        self._attributes = {"keep": 1} if keep else {}
+        super().__init__()
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        for index in range(2):
+            copy = Signal(name=f"copy{index}", attrs=self._attributes)
+            m.d.sync += copy.eq(self.i)
+            m.d.comb += self.o[index].eq(copy)
+        return m
+
+
+@pytest.mark.parametrize(("keep", "registers"), [(True, 2), (False, 1)])
+def test_registers_that_are_meant_to_be_copies_stay(keep: bool, registers: int, tmp_path: Path) -> None:
+    rtlil_text = rtlil.convert(Copies(keep=keep), name="top")
+    netlist = synthesize(find_board("ulx3s-85f").device, rtlil_text, tmp_path, find_tool("yosys"))
+    assert netlist.cells["TRELLIS_FF"] == registers
 
 
 def test_yosys_refuses_what_is_no_design(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_an_unknown_preset_is_answered_with_those_that_exist() -> None:
         *(({"trace_marks": marks}, f"trace_marks must be from 1 to 4096, not {marks}") for marks in (0, 4097)),
         *(({"hop_registers": hops}, f"hop_registers must be from 1 to 4, not {hops}") for hops in (0, 5)),
         *(
+            (
+                {"fabric_rows": rows},
+                rf"fabric_rows must be a multiple of weight_rows_per_cycle \(4\), at most rows \(16\), not {rows}",
+            )
+            for rows in (-4, 2, 20)
+        ),
+        *(
             ({"uart_baud": baud}, rf"uart_baud must be positive and at most a quarter of clock_hz \(50000000\), not {baud}")
             for baud in (0, 12_500_001)
         ),
@@ -77,11 +84,25 @@ def test_every_rule_has_its_message(changes: dict[str, Any], message: str) -> No
         {"accumulator_depth": 16, "activation_bytes": 256, "weight_bytes": 256, "program_words": 64, "trace_marks": 1},
         {"accumulator_depth": 4096, "activation_bytes": 1 << 19, "weight_bytes": 1 << 24, "program_words": 1 << 16},
         {"hop_registers": 4, "uart_baud": 12_500_000, "trace_marks": 4096},
+        {"fabric_rows": 16},
     ],
 )
 def test_the_limits_themselves_are_allowed(changes: dict[str, Any]) -> None:
     changed = BASE.replace(**changes)
     assert all(getattr(changed, name) == value for name, value in changes.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 8}, "a compact engine has 4 rows, 4 columns, 1 weight row a cycle and 1 requantize lane"),
+        ({"requantize_lanes": 2}, "a compact engine has 4 rows, 4 columns, 1 weight row a cycle and 1 requantize lane"),
+        ({"lstm": True}, "lstm must be False in a compact engine, not True"),
+    ],
+)
+def test_a_compact_engine_is_of_one_size(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^configuration 'icebreaker': {message}$"):
+        PRESETS["icebreaker"].replace(**changes)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
