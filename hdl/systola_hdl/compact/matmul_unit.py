@@ -6,13 +6,14 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
-from systola_firmware.isa import WORD_BITS, ErrorCode
+from systola_firmware.isa import ErrorCode, Opcode
 from systola_hdl.compact.accumulators import CompactAccumulators
 from systola_hdl.compact.activation_memory import CompactActivationMemory
 from systola_hdl.compact.dot_array import DotArray
 from systola_hdl.compact.interfaces import CompactControl, CompactDrain
-from systola_hdl.compact.streamer import PAYLOAD, CompactStreamer, payload_index
+from systola_hdl.compact.streamer import CompactStreamer
 from systola_hdl.compact.weight_loader import CompactWeightLoader
+from systola_hdl.compact.words import field_of, word_of
 from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import ActivationRead, WeightRead
 from systola_hdl.streamer import STREAM_LOOPS
@@ -114,10 +115,10 @@ class CompactMatmulUnit(Component):
         ]
 
         def arrives(name: str) -> Value:
-            return control.word_valid & (control.word_index == payload_index(name))
+            return control.word_valid & (control.word_index == word_of(Opcode.MATMUL, name))
 
         def field(name: str) -> Value:
-            return control.word[PAYLOAD[name].offset % WORD_BITS :][: PAYLOAD[name].width]
+            return field_of(Opcode.MATMUL, name, control.word)
 
         with m.If(arrives("source")):
             m.d.sync += [diagonal.eq(field("diagonal")), recurrent.eq(field("recurrent"))]

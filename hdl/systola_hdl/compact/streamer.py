@@ -7,27 +7,20 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from systola_firmware.config import Config
-from systola_firmware.isa import WORD_BITS, ErrorCode, Opcode
+from systola_firmware.isa import ErrorCode, Opcode
 from systola_hdl.compact.accumulators import CompactAccumulators
 from systola_hdl.compact.logic import is_below
 from systola_hdl.compact.walker import Nest, Walker
+from systola_hdl.compact.words import word_of
 from systola_hdl.interfaces import ERROR_CODE, ActivationRead
-from systola_hdl.layouts import payload_layout
 from systola_hdl.streamer import STREAM_LOOPS
 
-__all__ = ["PAYLOAD", "CompactStreamer", "payload_index"]
-
-#: Fields of a MATMUL, by name, in its payload.
-PAYLOAD = dict(payload_layout(Opcode.MATMUL))
-
-
-def payload_index(name: str) -> int:
-    """The number of the payload word that holds a field of MATMUL."""
-    return PAYLOAD[name].offset // WORD_BITS
-
+__all__ = ["CompactStreamer"]
 
 #: The walker's memory holds the payload words under their own numbers.
-_NEST = Nest((payload_index("source"),), tuple((payload_index(f"{loop}_count"),) for loop in reversed(STREAM_LOOPS)))
+_NEST = Nest(
+    (word_of(Opcode.MATMUL, "source"),), tuple((word_of(Opcode.MATMUL, f"{loop}_count"),) for loop in reversed(STREAM_LOOPS))
+)
 #: Levels of the walker by loop.
 _LEVEL = {loop: level for level, loop in enumerate(reversed(STREAM_LOOPS))}
 
