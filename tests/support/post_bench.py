@@ -28,6 +28,68 @@ LSTM_CONFIGS = {
 }
 LOOPS = ("x", "y", "group", "block")
 
+#: Fields of a POST that every engine takes.
+GOOD_POST = {
+    "last_columns": 4,
+    "x_count": 2,
+    "y_count": 1,
+    "group_count": 1,
+    "block_count": 1,
+    "x_step": 4,
+    "minimum": -128,
+    "maximum": 127,
+}
+#: Changes of it, and what every engine of four columns says to them.
+POST_ERRORS = [
+    ({"x_count": 0}, ErrorCode.BAD_FIELD),
+    ({"y_count": 0}, ErrorCode.BAD_FIELD),
+    ({"group_count": 0}, ErrorCode.BAD_FIELD),
+    ({"block_count": 0}, ErrorCode.BAD_FIELD),
+    ({"last_columns": 0}, ErrorCode.BAD_FIELD),
+    ({"last_columns": 5}, ErrorCode.BAD_FIELD),
+    ({"rounding": 3}, ErrorCode.BAD_FIELD),
+    ({"rounding": 7}, ErrorCode.BAD_FIELD),
+    ({"shift": 7}, ErrorCode.BAD_FIELD),
+    ({"shift": -32}, ErrorCode.BAD_FIELD),
+    ({"shift": -32, "per_channel": 1}, ErrorCode.NONE),
+    ({"x_count": 129, "x_step": 0}, ErrorCode.BAD_FIELD),
+    ({"parameters": (1 << 24) - 1}, ErrorCode.WEIGHT_ADDRESS),
+    ({"destination": 4095 - 6}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": 4095 - 15, "wide": 1, "x_step": 8}, ErrorCode.NONE),
+    ({"destination": 4095 - 14, "wide": 1, "x_step": 8}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": 4095 - 4, "wide": 1, "x_count": 1}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": -1 & 0xFFFFF, "wide": 1}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": 4095 - 7}, ErrorCode.NONE),
+    ({"destination": 4095 - 4, "last_columns": 1}, ErrorCode.NONE),
+    ({"destination": 3, "x_step": -4}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"destination": (1 << 20) - 1}, ErrorCode.ACTIVATION_ADDRESS),
+]
+#: The same of :meth:`Bench.add_good_vector`.
+VECTOR_ERRORS = [
+    ({"x_count": 0}, ErrorCode.BAD_FIELD),
+    ({"y_count": 0}, ErrorCode.BAD_FIELD),
+    ({"group_count": 0}, ErrorCode.BAD_FIELD),
+    ({"t0_count": 0}, ErrorCode.BAD_FIELD),
+    ({"t1_count": 0}, ErrorCode.BAD_FIELD),
+    ({"last_lanes": 0}, ErrorCode.BAD_FIELD),
+    ({"sources": 3}, ErrorCode.BAD_FIELD),
+    ({"sources": 2, "t0_count": 2}, ErrorCode.BAD_FIELD),
+    ({"sources": 0, "t1_count": 2}, ErrorCode.BAD_FIELD),
+    ({"requantize": 1, "rounding": 3}, ErrorCode.BAD_FIELD),
+    ({"requantize": 1, "shift": -32}, ErrorCode.BAD_FIELD),
+    ({"requantize": 1, "shift": 7}, ErrorCode.BAD_FIELD),
+    ({"requantize": 0, "rounding": 3, "shift": 7}, ErrorCode.NONE),
+    ({"source": 8, "x_step": -5}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"sources": 2, "source1": 4096 - 2}, ErrorCode.ACTIVATION_ADDRESS),
+    ({"sources": 1, "source1": 4096 - 2}, ErrorCode.NONE),
+    ({"sources": 0, "source": 1 << 19}, ErrorCode.NONE),
+]
+
+
+def describe(value: object) -> str:
+    """A test's name for a row of these."""
+    return ",".join(f"{name}={number}" for name, number in value.items()) if isinstance(value, dict) else str(value)
+
 
 @dataclass
 class Bench:
@@ -49,6 +111,25 @@ class Bench:
 
     def add(self, opcode: Opcode, jobs: list[npt.NDArray[np.int32]] | None = None, **fields: int) -> None:
         self.operations.append((Operation(opcode, fields), jobs or []))
+
+    def add_good_post(self, changes: dict[str, int]) -> None:
+        """:data:`GOOD_POST` with changes, on parameters of one group at word 0."""
+        self.parameters(0, 1, True)
+        fields = GOOD_POST | changes
+        positions = max(fields["x_count"] * fields["y_count"], 1)
+        jobs = fields["group_count"] * fields["block_count"]
+        self.add(Opcode.POST, [self.accumulators(positions) for _ in range(jobs)], **fields)
+
+    def add_good_vector(self, changes: dict[str, int]) -> None:
+        """A VECTOR of three positions that every engine takes, with changes."""
+        fields = self.vector(x_count=3, x_step=4, x_step1=4, x_step_out=4, source=100, source1=300, destination=2000)
+        self.add(Opcode.VECTOR, **(fields | changes))
+
+    def run_alone(self, code: ErrorCode) -> None:
+        """Run the one operation, which ends with ``code`` in the model, too."""
+        model = PostUnitModel(self.config, self.activation.copy(), self.weights)
+        assert model.execute(*self.operations[0]) is code
+        self.run()
 
     def run(self, watchdog: int = 20000) -> tuple[PostMemories, list[int]]:
         """Run every operation up to the first error; compare memory and error with the model. Return the cycles of each."""
