@@ -12,10 +12,10 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.sim import Simulator
 from amaranth.utils import ceil_log2
 from support.families import platform_of
 from support.family_bench import run_every_cycle
+from support.memory_bench import run_against_list
 
 from systola_boards.toolchain import find_tool, run_cached
 from systola_firmware import config as configurations
@@ -29,12 +29,6 @@ from systola_hdl.tables import TABLE_ENTRIES, TABLES
 BLOCKS = [(1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512)]
 
 
-class Ecp5:
-    """As much of a platform as blocks look at."""
-
-    family = "ecp5"
-
-
 def test_bad_depth() -> None:
     with pytest.raises(ValueError, match="depth must be at least 1, not 0"):
         BlockMemory(8, 0)
@@ -46,27 +40,7 @@ def test_against_list(depth: int) -> None:
     dut = BlockMemory(8, depth)
     words = [rng.getrandbits(8) for _ in range(depth)]
     dut.data.init = words[:]
-
-    async def bench(ctx: object) -> None:
-        expected: list[int] = []
-        for _ in range(300):
-            read, write, data = rng.randrange(depth), rng.randrange(depth), rng.getrandbits(8)
-            enable = rng.getrandbits(1) if read != write else 0
-            ctx.set(dut.read_address, read)
-            ctx.set(dut.write_enable, enable)
-            ctx.set(dut.write_address, write)
-            ctx.set(dut.write_data, data)
-            if len(expected) == BlockMemory.read_latency:
-                assert ctx.get(dut.read_data) == expected.pop(0)
-            expected.append(words[read])
-            if enable:
-                words[write] = data
-            await ctx.tick()
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    run_against_list(dut, words, 8, 300, rng)
 
 
 def sizes() -> set[tuple[int, int]]:
@@ -192,7 +166,7 @@ def test_pins_are_those_of_yosys(width: int, blocks: dict[str, dict[str, str]]) 
 def test_ecp5_cells(width: int, depth: int, block: int, blocks: int) -> None:
     """As few blocks as there can be, each with its output register; addresses end at pin 13, data begins at pin 0."""
     assert ecp5_block_width(width, depth) == block
-    text = rtlil.convert(BlockMemory(width, depth), platform=Ecp5())
+    text = rtlil.convert(BlockMemory(width, depth), platform=platform_of(Family.ECP5))
     cells = re.findall(r"cell \\DP16KD .*?\n  end\n", text, flags=re.DOTALL)
     assert len(cells) == blocks
     assert "$mem" not in text
@@ -216,4 +190,4 @@ def test_ecp5_cells(width: int, depth: int, block: int, blocks: int) -> None:
 
 def test_too_deep_for_one_ecp5_block() -> None:
     assert ecp5_block_width(8, 20000) == 0
-    assert "DP16KD" not in rtlil.convert(BlockMemory(8, 20000), platform=Ecp5())
+    assert "DP16KD" not in rtlil.convert(BlockMemory(8, 20000), platform=platform_of(Family.ECP5))

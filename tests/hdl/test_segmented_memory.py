@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.memory_bench import run_against_list
 
 from systola_hdl.segmented_memory import SegmentedMemory, segment_depths
 
@@ -42,24 +42,4 @@ def test_against_list(depth: int, smallest: int) -> None:
     dut = SegmentedMemory(depth, smallest=smallest)
     words = [rng.getrandbits(32) for _ in range(depth)]
     dut.fill(words)
-
-    async def bench(ctx: object) -> None:
-        expected: list[int] = []
-        for _ in range(60 * depth):
-            read, write, data = rng.randrange(depth), rng.randrange(depth), rng.getrandbits(32)
-            enable = rng.getrandbits(1) if read != write else 0  # what is read and written at once is nobody's promise
-            ctx.set(dut.read_address, read)
-            ctx.set(dut.write_enable, enable)
-            ctx.set(dut.write_address, write)
-            ctx.set(dut.write_data, data)
-            if len(expected) == SegmentedMemory.read_latency:
-                assert ctx.get(dut.read_data) == expected.pop(0)
-            expected.append(words[read])
-            if enable:
-                words[write] = data
-            await ctx.tick()
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    run_against_list(dut, words, 32, 60 * depth, rng)
