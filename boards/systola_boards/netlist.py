@@ -29,7 +29,7 @@ from systola_boards.toolchain import SynthesisError, find_tool, run_cached
 from systola_firmware import config as configurations
 from systola_firmware.config import Config
 from systola_hdl.board_top import Systola
-from systola_hdl.families import Family
+from systola_hdl.families import Family, platform_of
 from systola_sim.cells import with_cell_models
 from systola_sim.toolchain import ToolMissing
 from systola_sim.verilator import BuildError, Progress, build_library
@@ -76,13 +76,6 @@ class CellNetlist:
     cells: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Platform:
-    """What components ask about the FPGA that they are for."""
-
-    family: str
-
-
 def check_config(preset: str) -> Config:
     """The configuration of a preset for the check: a quick line, and no LSTM cell. Raises ``ValueError`` for an unknown preset."""
     config = configurations.preset(preset)
@@ -93,7 +86,7 @@ def synthesize_netlist(config: Config, family: Family, folder: Path) -> CellNetl
     """The netlist of a board's inside, as for a bitstream; logs are left in ``folder``. Raises :class:`SynthesisError`."""
     yosys = find_tool("yosys")
     folder.mkdir(parents=True, exist_ok=True)
-    text = rtlil.convert(Systola(config), name="top", emit_src=False, platform=_Platform(family.value))
+    text = rtlil.convert(Systola(config), name="top", emit_src=False, platform=platform_of(family))
     netlist = synthesize(FAMILIES[family], text, folder, yosys)
     inputs = {"top.json": netlist.json, "netlist.ys": _SCRIPT.encode()}
     made = run_cached(yosys, ["netlist.ys"], inputs, ["netlist.v"], keep_log=folder / "write.log")

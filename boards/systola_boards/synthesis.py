@@ -20,19 +20,9 @@ from systola_boards.reports import Route
 from systola_boards.toolchain import SynthesisError, Tool, find_tool
 from systola_firmware import config as configurations
 from systola_firmware.config import Config
-from systola_hdl.families import Family
+from systola_hdl.families import platform_of
 
 __all__ = ["BlockResult", "app", "measure"]
-
-#: What Amaranth's platforms call the families, by which components choose their bodies.
-_PLATFORM_NAMES = {Family.ECP5: "ecp5", Family.ICE40: "iCE40", Family.GOWIN: "GW2AR-18C"}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Stands for a board's platform: a block has no pins, and asks for nothing but the family."""
-
-    family: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +64,7 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
 
     def netlist_of(design: Component, place: Path) -> Any:
         place.mkdir(exist_ok=True)
-        target = _Target(_PLATFORM_NAMES[device.family])
-        text = rtlil.convert(design, name="top", platform=target, emit_src=False)
+        text = rtlil.convert(design, name="top", platform=platform_of(device.family), emit_src=False)
         return synthesize(device, text, place, yosys)
 
     cells = netlist_of(blocks[block](config), folder).cells

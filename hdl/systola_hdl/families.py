@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 
-__all__ = ["Family", "family_of"]
+__all__ = ["Family", "FamilyPlatform", "family_of", "platform_of"]
 
 
 class Family(enum.Enum):
@@ -17,7 +18,14 @@ class Family(enum.Enum):
 
 
 #: Beginnings of what Amaranth's platforms call their ``family``, in lower case.
-_NAMES = (("ecp5", Family.ECP5), ("ice40", Family.ICE40), ("gw2a", Family.GOWIN))
+_NAMES = {Family.ECP5: "ecp5", Family.ICE40: "ice40", Family.GOWIN: "gw2a"}
+
+
+@dataclass(frozen=True)
+class FamilyPlatform:
+    """Stands for a board's platform where there are no pins: all that :func:`family_of` asks of one."""
+
+    family: str
 
 
 def family_of(platform: object) -> Family:
@@ -28,7 +36,12 @@ def family_of(platform: object) -> Family:
     if platform is None:
         return Family.PORTABLE
     name = str(getattr(platform, "family", "")).lower()
-    for beginning, family in _NAMES:
+    for family, beginning in _NAMES.items():
         if name.startswith(beginning):
             return family
     raise ValueError(f"no cells are known for the FPGA family {name!r}")
+
+
+def platform_of(family: Family) -> FamilyPlatform | None:
+    """A platform that is nothing but a family; no platform for the portable bodies."""
+    return None if family is Family.PORTABLE else FamilyPlatform(_NAMES[family])

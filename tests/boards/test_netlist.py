@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
-from support.families import platform_of
 from typer.testing import CliRunner
 
 from systola.errors import LinkError
@@ -19,7 +18,7 @@ from systola_boards.netlist import CellNetlist, app, check, check_config, open_n
 from systola_boards.netlist_cells import Fault, faulty
 from systola_boards.toolchain import find_tool
 from systola_firmware.config import Config
-from systola_hdl.families import Family
+from systola_hdl.families import Family, platform_of
 from systola_hdl.multiplier import Multiplier
 from systola_hdl.multiplier_pair import MultiplierPair
 

@@ -13,7 +13,6 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
-from support.families import platform_of
 from support.family_bench import run_every_cycle
 from support.memory_bench import run_against_list
 
@@ -21,7 +20,7 @@ from systola_boards.toolchain import find_tool, run_cached
 from systola_firmware import config as configurations
 from systola_firmware.memory_map import MARK_WORDS
 from systola_hdl.block_memory import BlockMemory, ecp5_block_width
-from systola_hdl.families import Family
+from systola_hdl.families import Family, platform_of
 from systola_hdl.segmented_memory import segment_depths
 from systola_hdl.tables import TABLE_ENTRIES, TABLES
 

@@ -11,10 +11,9 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Component, In
-from support.families import platform_of
 from support.family_bench import PortValues, port_shapes, run_every_cycle
 
-from systola_hdl.families import Family
+from systola_hdl.families import Family, platform_of
 from systola_hdl.multiplier import Multiplier
 from systola_hdl.multiplier_pair import MultiplierPair
 from systola_hdl.product import Product

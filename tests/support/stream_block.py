@@ -11,8 +11,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Module, Value
 from amaranth.lib.wiring import Component, In, Out
 
-from support.families import platform_of
-from systola_hdl.families import Family
+from systola_hdl.families import Family, platform_of
 from systola_sim.cells import with_cell_models
 from systola_sim.verilator import build_library
 
