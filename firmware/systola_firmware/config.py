@@ -28,6 +28,9 @@ PROGRAM_FIELDS = (
 #: Further fields the hardware reports about itself; a program does not depend on them.
 REPORTED_FIELDS = ("clock_hz", "uart_baud")
 
+#: Bytes that the DMA engine moves in one cycle.
+DMA_BEAT_BYTES = 8
+
 
 def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
@@ -72,6 +75,9 @@ class Config:
     fabric_rows:
         Rows of the array, from the first, whose multipliers are made of logic, where DSP blocks are too few; a multiple of
         ``weight_rows_per_cycle``. Programs do not depend on it.
+    dma:
+        A DMA engine, and a second, 64-bit host client at each memory, for a link that reaches the host's memory. Programs do not
+        depend on it.
     clock_hz:
         Clock of the engine in Hz, used for times in reports and for the UART divisor.
     uart_baud:
@@ -93,6 +99,7 @@ class Config:
     hop_registers: int = 1
     compact: bool = False
     fabric_rows: int = 0
+    dma: bool = False
     clock_hz: int = 50_000_000
     uart_baud: int = 3_000_000
 
@@ -128,6 +135,8 @@ class Config:
             )
         if self.compact and self.lstm:
             reject("lstm", "False in a compact engine")
+        if self.dma and (self.compact or self.rows < DMA_BEAT_BYTES or self.weight_word_bytes < DMA_BEAT_BYTES):
+            reject("dma", f"False in an engine that is compact or has rows or weight words of less than {DMA_BEAT_BYTES} bytes")
         if self.uart_baud < 1 or self.clock_hz < 4 * self.uart_baud:
             reject("uart_baud", f"positive and at most a quarter of clock_hz ({self.clock_hz})")
 
@@ -273,6 +282,24 @@ PRESETS: dict[str, Config] = {
             lstm=False,
             clock_hz=63_000_000,
         ),
+        # XC7A100T: 240 multipliers, 135 blocks of 36 Kbit. Four rows multiply in logic: 192 multipliers for the others, 24 for the
+        # lanes, 4 for the small LSTM cell. By their bits, activations take 32 blocks, weights 64, accumulators 16. The clock is
+        # that of a 64-bit PCIe interface to four lanes of the first generation.
+        Config(
+            name="litefury",
+            rows=16,
+            columns=16,
+            weight_rows_per_cycle=4,
+            requantize_lanes=8,
+            accumulator_depth=512,
+            activation_bytes=128 * 1024,
+            weight_bytes=256 * 1024,
+            program_words=2048,
+            lstm_serial=True,
+            fabric_rows=4,
+            dma=True,
+            clock_hz=125_000_000,
+        ),
         # Small and quick to elaborate; for tests.
         Config(
             name="tiny-4x4",
@@ -295,6 +322,18 @@ PRESETS: dict[str, Config] = {
             activation_bytes=32 * 1024,
             weight_bytes=128 * 1024,
             program_words=2048,
+        ),
+        Config(
+            name="tiny-8x4-dma",
+            rows=8,
+            columns=4,
+            weight_rows_per_cycle=2,
+            requantize_lanes=4,
+            accumulator_depth=128,
+            activation_bytes=32 * 1024,
+            weight_bytes=64 * 1024,
+            program_words=2048,
+            dma=True,
         ),
         Config(
             name="wide-16x16",

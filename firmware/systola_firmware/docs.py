@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cobs import cobs
 
-from systola_firmware import isa, link, memory_map
+from systola_firmware import dma, isa, link, memory_map
 from systola_firmware.config import PRESETS
 
 __all__ = ["PAGES", "main"]
@@ -157,7 +157,32 @@ def registers_page() -> str:
             f"""Each marked instruction leaves {len(memory_map.MARK_WORDS)} words in the TRACE region when it completes, in order of
             completion: {", ".join(f"`{name}`" for name in memory_map.MARK_WORDS)}."""
         ),
+        *_dma_sections(),
     )
+
+
+def _dma_sections() -> Iterable[str]:
+    """Registers, descriptors and status records of the DMA engine."""
+    registers = (
+        (f"`{memory_map.dma_register_address(register.name):#010x}`", f"`{register.name}`", register.access.value, register.doc)
+        for register in memory_map.DMA_REGISTERS.values()
+    )
+    yield "## DMA"
+    yield "An engine without DMA has no such region."
+    yield _table(("address", "register", "access", "meaning"), registers)
+    yield (inspect.getdoc(dma) or "").partition("\n")[2].strip("\n").replace("``", "`")
+    yield "### DMA CONTROL"
+    yield _enumeration(memory_map.DmaControl, "bit")
+    yield "### DMA STATUS"
+    yield _enumeration(memory_map.DmaStatus, "bit")
+    yield f"The error is in bits {memory_map.DMA_STATUS_ERROR_SHIFT} to {memory_map.DMA_STATUS_ERROR_SHIFT + 7}:"
+    yield _enumeration(dma.DmaError, "error")
+    yield "### Descriptors"
+    yield _table(_FIELD_HEAD, (row for number, word in enumerate(dma.DESCRIPTOR_WORDS) for row in _word_rows(number, word)))
+    yield _enumeration(dma.DmaKind, "kind")
+    yield _enumeration(dma.DmaFlag, "flag")
+    yield "### Status record"
+    yield _table(("word", "name", "meaning"), ((n, f"`{name}`", text) for n, (name, text) in enumerate(dma.RECORD_WORDS.items())))
 
 
 def _frame(head: Sequence[int], address: int, data: bytes = b"") -> tuple[bytes, bytes]:

@@ -22,6 +22,7 @@ class Region(enum.IntEnum):
     ACTIVATION = 2
     WEIGHT = 3
     TRACE = 4
+    DMA = 5
 
     @property
     def base(self) -> int:
@@ -30,14 +31,20 @@ class Region(enum.IntEnum):
 
 
 def region_bytes(config: Config, region: Region) -> int:
-    """Size of a region of this engine, in bytes."""
+    """Size of a region of this engine, in bytes; 0 if it has none."""
     return {
         Region.REGISTERS: REGISTER_BYTES,
         Region.PROGRAM: 4 * config.program_words,
         Region.ACTIVATION: config.activation_bytes,
         Region.WEIGHT: config.weight_bytes,
         Region.TRACE: 4 * config.trace_marks * len(MARK_WORDS),
+        Region.DMA: DMA_REGISTER_BYTES if config.dma else 0,
     }[region]
+
+
+def present_regions(config: Config) -> tuple[Region, ...]:
+    """The regions that this engine has."""
+    return tuple(region for region in Region if region_bytes(config, region))
 
 
 #: Value of the IDENTITY register: "SYST" in ASCII, little endian.
@@ -53,7 +60,7 @@ class Access(enum.Enum):
 
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register at byte ``offset`` in the REGISTERS region."""
+    """One 32-bit register at byte ``offset`` in its region."""
 
     name: str
     offset: int
@@ -131,3 +138,49 @@ def read_only_values(config: Config) -> dict[str, int]:
 def split_status(value: int) -> tuple[Status, isa.ErrorCode]:
     """STATUS as flags and error code."""
     return Status(value & 7), isa.ErrorCode(value >> STATUS_ERROR_SHIFT & 0xFF)
+
+
+#: Value of the DMA region's IDENTITY register: "SDMA" in ASCII, little endian.
+DMA_IDENTITY = int.from_bytes(b"SDMA", "little")
+
+
+class DmaControl(enum.IntFlag):
+    """Bits of the DMA region's CONTROL."""
+
+    RESET = 1  #: let the transfers under way end, then forget the ring, the counts and the error
+
+
+class DmaStatus(enum.IntFlag):
+    """Flag bits of the DMA region's STATUS and of a status record; the error code is in bits 8 to 15."""
+
+    BUSY = 1  #: a descriptor is being fetched or executed, or a reset is not yet done
+    STOPPED = 2  #: an error stopped the ring; only a reset starts it again
+    LINK_UP = 4  #: the link can reach the host's memory
+
+
+DMA_STATUS_ERROR_SHIFT = 8
+
+
+def _dma_registers() -> tuple[Register, ...]:
+    rows: list[tuple[str, Access, str]] = [
+        ("identity", Access.READ, f"{DMA_IDENTITY:#010x}, the letters SDMA"),
+        ("control", Access.WRITE, "bit 0 RESET"),
+        ("status", Access.READ, "bit 0 busy, bit 1 stopped, bit 2 link up, bits 8 to 15 error code"),
+        ("completed", Access.READ, "descriptors completed since the reset, modulo 2**32; what stopped the ring is the next one"),
+        ("doorbell", Access.READ_WRITE, "descriptors that the host has made ready since the reset, modulo 2**32"),
+        ("ring_size", Access.READ_WRITE, "descriptors that the ring holds, a power of two; number n is at n modulo ring_size"),
+        ("ring_low", Access.READ_WRITE, "host address of the ring, bits 0 to 31; a multiple of the descriptor's size"),
+        ("ring_high", Access.READ_WRITE, "host address of the ring, bits 32 to 63"),
+        ("record_low", Access.READ_WRITE, "host address of the status record, bits 0 to 31; a multiple of 8, zero for none"),
+        ("record_high", Access.READ_WRITE, "host address of the status record, bits 32 to 63"),
+    ]
+    return tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows))
+
+
+DMA_REGISTERS: dict[str, Register] = {register.name: register for register in _dma_registers()}
+DMA_REGISTER_BYTES = 4 * len(DMA_REGISTERS)
+
+
+def dma_register_address(name: str) -> int:
+    """Byte address of a register of the DMA region. Raises ``KeyError``."""
+    return Region.DMA.base + DMA_REGISTERS[name].offset

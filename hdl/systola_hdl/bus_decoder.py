@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
-from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_firmware.memory_map import REGION_SHIFT, present_regions, region_bytes
 from systola_hdl.interfaces import Bus
 
 __all__ = ["BusDecoder"]
@@ -23,20 +23,21 @@ class BusDecoder(Component):
     -------
     bus:
         The initiator.
-    registers, program, activation, weight, trace: Out(Bus())
-        One for each :class:`~systola_firmware.memory_map.Region`, by its name in lower case.
+    registers, program, activation, weight, trace, dma: Out(Bus())
+        One for each :class:`~systola_firmware.memory_map.Region` that the engine has, by its name in lower case.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        super().__init__({"bus": In(Bus()), **{region.name.lower(): Out(Bus()) for region in Region}})
+        super().__init__({"bus": In(Bus()), **{region.name.lower(): Out(Bus()) for region in present_regions(config)}})
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
+        regions = present_regions(self._config)
         request, response = self.bus.request, self.bus.response
         held = Signal(Bus.REQUEST)
-        selected, accepted = Signal(len(Region)), Signal(len(Region))
-        for region in Region:
+        selected, accepted = Signal(len(regions)), Signal(len(regions))
+        for region in regions:
             downstream = getattr(self, region.name.lower()).request
             m.d.comb += [
                 downstream.payload.address.eq(held.address[:REGION_SHIFT]),
@@ -51,14 +52,14 @@ class BusDecoder(Component):
                 with m.If(request.valid):
                     m.next = "DECODE"
             with m.State("DECODE"):
-                for index, region in enumerate(Region):
+                for index, region in enumerate(regions):
                     offset = held.address[:REGION_SHIFT]
                     inside = (held.address[REGION_SHIFT:] == region) & (offset < region_bytes(self._config, region))
                     m.d.sync += selected[index].eq(inside & (held.address[:2] == 0))
                 m.next = "PASS"
             with m.State("PASS"):
                 m.d.sync += [response.payload.data.eq(0), response.payload.error.eq(1)]
-                for index, region in enumerate(Region):
+                for index, region in enumerate(regions):
                     downstream = getattr(self, region.name.lower()).request
                     m.d.comb += [downstream.valid.eq(selected[index]), accepted[index].eq(selected[index] & downstream.ready)]
                 with m.If(accepted.any()):
@@ -66,7 +67,7 @@ class BusDecoder(Component):
                 with m.Elif(~selected.any()):
                     m.next = "RESPONSE"
             with m.State("WAIT"):
-                for index, region in enumerate(Region):
+                for index, region in enumerate(regions):
                     downstream = getattr(self, region.name.lower()).response
                     m.d.comb += downstream.ready.eq(selected[index])
                     with m.If(selected[index] & downstream.valid):

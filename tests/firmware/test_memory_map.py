@@ -8,6 +8,7 @@ from systola_firmware.config import PRESETS, PROGRAM_FIELDS, REPORTED_FIELDS, Co
 from systola_firmware.isa import ErrorCode
 from systola_firmware.memory_map import (
     COUNTERS,
+    DMA_REGISTER_BYTES,
     IDENTITY,
     MARK_WORDS,
     REGION_SHIFT,
@@ -17,6 +18,7 @@ from systola_firmware.memory_map import (
     Access,
     Region,
     Status,
+    present_regions,
     read_only_values,
     region_bytes,
     register_address,
@@ -53,7 +55,9 @@ def test_regions_do_not_overlap() -> None:
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda config: config.name)
 def test_regions_are_whole_words_and_fit(config: Config) -> None:
     sizes = {region: region_bytes(config, region) for region in Region}
-    assert all(0 < size <= 1 << REGION_SHIFT and size % 4 == 0 for size in sizes.values())
+    assert all(0 < size <= 1 << REGION_SHIFT and size % 4 == 0 for region, size in sizes.items() if region is not Region.DMA)
+    assert sizes[Region.DMA] == (DMA_REGISTER_BYTES if config.dma else 0)
+    assert present_regions(config) == tuple(region for region in Region if region is not Region.DMA or config.dma)
     assert sizes[Region.ACTIVATION] == config.activation_bytes
     assert sizes[Region.WEIGHT] == config.weight_bytes
     assert sizes[Region.PROGRAM] == 4 * config.program_words

@@ -232,7 +232,7 @@ def test_decoder(changes: dict[str, int]) -> None:
     async def bench(ctx: SimulatorContext) -> None:
         nonlocal finished
         expected = []
-        for region in Region:
+        for region in places:
             size = region_bytes(config, region)
             name, base = places[region]
             for offset in (0, 4, size - 4):

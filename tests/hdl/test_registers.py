@@ -9,16 +9,18 @@ import pytest
 from amaranth.hdl import Elaboratable
 from amaranth.sim import Simulator, SimulatorContext
 
-from systola_firmware.config import PRESETS, preset
+from systola_firmware.config import PRESETS, Config, preset
 from systola_firmware.isa import ErrorCode, Unit
 from systola_firmware.memory_map import (
     COUNTERS,
     MARK_WORDS,
+    REGION_SHIFT,
     REGISTERS,
     Access,
     Control,
     Region,
     Status,
+    present_regions,
     read_only_values,
     region_bytes,
     split_status,
@@ -188,9 +190,11 @@ def test_program_store_serves_fetch_and_host() -> None:
     assert checked > 50
 
 
-def test_decoder() -> None:
+@pytest.mark.parametrize("config", [CONFIG, preset("tiny-8x4-dma")], ids=["without DMA", "with DMA"])
+def test_decoder(config: Config) -> None:
     rng = random.Random(3)
-    dut = BusDecoder(CONFIG)
+    dut = BusDecoder(config)
+    regions = present_regions(config)
     bus = BusDriver(dut.bus)
     seen: list[tuple[Region, int, int, int]] = []
     finished = False
@@ -217,8 +221,8 @@ def test_decoder() -> None:
     async def bench(ctx: SimulatorContext) -> None:
         nonlocal finished
         expected = []
-        for region in Region:
-            size = region_bytes(CONFIG, region)
+        for region in regions:
+            size = region_bytes(config, region)
             for offset in (0, 4, size - 4):
                 assert await bus.read(ctx, region.base + offset) == 0x1000 * region + offset
                 await bus.write(ctx, region.base + offset, 0xDEAD0000 + offset)
@@ -228,10 +232,10 @@ def test_decoder() -> None:
                     await bus.read(ctx, region.base + offset)
                 with pytest.raises(BusError):
                     await bus.write(ctx, region.base + offset, 1)
-        for address in (0x5000_0000, 0xF000_0000, 0xFFFF_FFFC):
+        for address in (len(regions) << REGION_SHIFT, 0xF000_0000, 0xFFFF_FFFC):
             with pytest.raises(BusError):
                 await bus.read(ctx, address)
         assert seen == expected
         finished = True
 
-    run(dut, bench, *(serve(region) for region in Region))
+    run(dut, bench, *(serve(region) for region in regions))

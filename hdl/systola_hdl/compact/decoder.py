@@ -56,8 +56,8 @@ class CompactDecoder(Component):
         }
         free, served = Signal(), Signal()
         m.d.comb += free.eq(request.valid & ~response.valid)
-        inside = Signal(len(Region))
-        for index, region in enumerate(Region):
+        inside = Signal(len(places))
+        for index, region in enumerate(places):
             m.d.comb += inside[index].eq(
                 (address[REGION_SHIFT:] == region) & is_below(word, region_bytes(config, region) // 4) & (address[:2] == 0)
             )
