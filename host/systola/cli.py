@@ -1,4 +1,4 @@
-"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``info``, ``boards`` and ``disassemble``.
+"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``info``, ``boards``, ``disassemble``, ``pcie``.
 
 Whatever goes wrong is told in one sentence on stderr, with exit code 1; ``--debug`` shows the traceback as well.
 """
@@ -19,6 +19,7 @@ from systola import __version__
 from systola.connect import DEFAULT_DEVICE, open_device
 from systola.device import Device
 from systola.errors import InputError, ProgramError, SystolaError
+from systola.pcie.commands import app as pcie_app
 from systola_firmware.config import DEFAULT_PRESET, Config
 from systola_firmware.config import preset as find_preset
 
@@ -32,9 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(pcie_app)
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite model or a compiled .systola program.")]
-DeviceOption = Annotated[str, typer.Option("--device", "-d", help="sim:PRESET, golden:PRESET or serial:PORT[@BAUD].")]
+DeviceOption = Annotated[str, typer.Option("--device", "-d", help="sim:PRESET, golden:PRESET, serial:PORT[@BAUD] or pcie:PLACE.")]
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="The engine's configuration; `systola info` lists them.")]
 StatefulOption = Annotated[
     bool, typer.Option("--stateful", help="Recurrent layers continue from run to run: stacked inputs are pieces of one stream.")
