@@ -25,7 +25,7 @@ _SIMULATION_TIMEOUT = 120.0
 #: machine. Silence for all attempts together, 26 s, ends it.
 _SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
 
-_FORMS = "'sim:PRESET', 'golden:PRESET' or 'serial:PORT'"
+_FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"
 
 
 def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None) -> Device:
@@ -34,6 +34,8 @@ def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None)
     * ``sim:PRESET``: the gateware in Verilator, in this process, cycle by cycle. Built on first use; ``progress`` is told.
     * ``golden:PRESET``: the numpy interpreter of programs. Quick to start, no cycles.
     * ``serial:PORT`` or ``serial:PORT@BAUD``: a board (or ``systola sim --serial``).
+    * ``pcie:0000:03:00.0``: a board on PCIe, through vfio-pci if that has it, else as root through ``/sys``.
+    * ``pcie:golden:PRESET``: the PCIe driver before the golden engine.
 
     An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever prevents it.
     """
@@ -46,12 +48,22 @@ def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None)
         return _open_simulation(_config(rest), progress)
     if kind == "golden":
         return _open_golden(_config(rest))
+    if kind == "pcie":
+        return _open_pcie(rest)
     raise DeviceError(f"{name!r} is not a device: say {_FORMS}")
 
 
 def _config(name: str) -> Config:
     try:
         return preset(name or DEFAULT_PRESET)
+    except ValueError as error:
+        raise DeviceError(str(error)) from None
+
+
+def _with_dma(name: str) -> Config:
+    """The preset with the DMA engine that a link to the host's memory needs."""
+    try:
+        return _config(name).replace(dma=True)
     except ValueError as error:
         raise DeviceError(str(error)) from None
 
@@ -90,6 +102,25 @@ def _open_golden(config: Config) -> Device:
     device = _device(GoldenTransport(config))
     device.has_cycles = False
     return device
+
+
+def _open_pcie(place: str) -> Device:
+    from systola.pcie.transport import PcieTransport
+
+    kind, _, rest = place.partition(":")
+    if kind == "golden":
+        from systola.pcie.simulated import GoldenFunction
+
+        device = _device(PcieTransport(GoldenFunction(_with_dma(rest)), timeout=_SIMULATION_TIMEOUT))
+        device.has_cycles = False
+        return device
+    from systola.pcie.slot import VFIO_DRIVER, Slot
+    from systola.pcie.sysfs import SysfsFunction
+    from systola.pcie.system import System
+    from systola.pcie.vfio import VfioFunction
+
+    slot = Slot(place, System())
+    return _device(PcieTransport(VfioFunction(slot) if slot.driver == VFIO_DRIVER else SysfsFunction(slot)))
 
 
 def _device(transport: Transport) -> Device:

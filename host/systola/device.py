@@ -32,7 +32,7 @@ from systola_firmware.program_file import IncompatibleProgramError, check_compat
 if TYPE_CHECKING:
     from systola.session import Session
 
-__all__ = ["Device", "Mark", "Outcome", "Transport"]
+__all__ = ["Device", "Mark", "Outcome", "Transport", "reported_config"]
 
 #: Longest silence of the cycle counter, in seconds of this machine, before a running device is given up.
 _STALLED_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Device:
             raise DeviceError(f"{self} has gateware version {registers['gateware_version']}, this driver needs {GATEWARE_VERSION}")
         if registers["config_isa_version"] != isa.VERSION:
             raise DeviceError(f"{self} has instruction set {registers['config_isa_version']}, this driver needs {isa.VERSION}")
-        self.config = _reported_config(registers, str(self))
+        self.config = reported_config(registers, str(self))
         self.has_cycles = True  #: False for a device without a clock: its counters stay 0
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ class Device:
         pause = max(predicted_cycles, 1000) / self.config.clock_hz / 10
         while True:
             registers = self.registers()
-            flags, code = split_status(registers["status"])
+            flags, _ = split_status(registers["status"])
             if not flags & Status.BUSY:
                 break
             cycles = registers["counter_cycles"]
@@ -155,6 +155,14 @@ class Device:
             self.transport.pump(pause)
         if not flags & (Status.DONE | Status.ERROR):
             raise DeviceError(f"{self} did not start the program")
+        return self._outcome(registers)
+
+    def outcome(self) -> Outcome:
+        """How the last program ended, which must have."""
+        return self._outcome(self.registers())
+
+    def _outcome(self, registers: dict[str, int]) -> Outcome:
+        flags, code = split_status(registers["status"])
         error = code if flags & Status.ERROR else isa.ErrorCode.NONE
         counters = {name: registers[f"counter_{name}"] for name in COUNTERS}
         return Outcome(error, registers["error_address"], counters, self._marks(registers["marks"]))
@@ -168,8 +176,11 @@ class Device:
         return tuple(Mark(row[0], dict(zip(COUNTERS, row[1:], strict=True))) for row in entry.iter_unpack(words))
 
 
-def _reported_config(registers: dict[str, int], who: str) -> Config:
-    """The sizes that the registers tell, as a configuration; the version, a property of the code, is not a field of it."""
+def reported_config(registers: dict[str, int], who: str) -> Config:
+    """The sizes that the registers of ``who`` tell, as a configuration; the version, a property of the code, is not a field of it.
+
+    Raises :class:`~systola.errors.DeviceError` for impossible ones.
+    """
     sizes: dict[str, Any] = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
     known = [preset for preset in PRESETS.values() if all(getattr(preset, field) == value for field, value in sizes.items())]
     try:

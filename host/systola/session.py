@@ -201,7 +201,11 @@ class Session:
         columns = self.device.transport.run_batch(inputs, [(place.start, place.size) for place in places])
         if columns is None:
             return None
-        self.counters, self._marks = dict.fromkeys(COUNTERS, 0), ()
+        if self.device.has_cycles:  # those of the last inference
+            outcome = self.device.outcome()
+            self.counters, self._marks = outcome.counters, outcome.marks
+        else:
+            self.counters, self._marks = dict.fromkeys(COUNTERS, 0), ()
         return [
             self._finish(
                 [binding.unpack(column[n].tobytes()) for binding, column in zip(self.program.outputs, columns, strict=True)]

@@ -58,10 +58,12 @@ def test_a_cable_that_is_pulled_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("ulx3s-85f", "'ulx3s-85f' is not a device: say 'sim:PRESET', 'golden:PRESET' or 'serial:PORT'"),
+        ("ulx3s-85f", "'ulx3s-85f' is not a device: say 'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"),
         ("usb:0", "'usb:0' is not a device"),
         ("golden:nonesuch", "unknown preset 'nonesuch': choose one of .*ulx3s-85f"),
         ("sim:nonesuch", "unknown preset 'nonesuch'"),
+        ("pcie:golden:nonesuch", "unknown preset 'nonesuch'"),
+        ("pcie:golden:icebreaker", "dma must be False in an engine that is compact"),
         ("serial:", "a serial device needs a port"),
         ("serial:/dev/nonesuch", "there is no serial port /dev/nonesuch"),
     ],
