@@ -1,22 +1,18 @@
-"""Builds each block with Verilator and runs its cocotb bench. Build artefacts stay in ``build/cocotb``."""
+"""Builds each block with Verilator and runs its cocotb bench."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from cocotb_tools.check_results import get_results
-from cocotb_tools.runner import get_runner
+from support.cocotb_runner import run_bench
 from support.stream_block import FlatStream
 
 from systola_firmware.config import Config, preset
@@ -30,11 +26,8 @@ from systola_hdl.post_unit import PostUnit
 from systola_hdl.streamer import Streamer
 from systola_hdl.systolic_array import SystolicArray
 from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
-from systola_sim.toolchain import find_toolchain
-from systola_sim.verilator import WAIVERS
 
 HERE = Path(__file__).parent
-BUILD = HERE.parents[1] / "build" / "cocotb"
 SMALL = {"activation_bytes": 1024, "weight_bytes": 4096, "accumulator_depth": 16}
 
 
@@ -93,37 +86,11 @@ BENCHES = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bench", BENCHES, ids=lambda bench: bench.name)
 def test_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    toolchain = find_toolchain()
-    for name, value in toolchain.full_environment().items():
-        monkeypatch.setenv(name, value)
-    # Benches run little and are compiled each time they change: a quick compiler is worth more than quick code, and most of all
-    # for Verilator's own files, which take longer than any block.
-    monkeypatch.setenv("MAKEFLAGS", f"{os.environ['MAKEFLAGS']} OPT_FAST=-O1 OPT_GLOBAL=-O0")
-    monkeypatch.setattr(sys, "path", [str(HERE), str(HERE / bench.folder), *sys.path])  # the runner hands it on
-
-    folder = BUILD / bench.name
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "block.v"
-    text = verilog.convert(bench.block(bench.config), name="block", emit_src=False, strip_internal_attrs=True)
-    if not source.exists() or source.read_text() != text:  # an unchanged file is not built again
-        source.write_text(text)
-    runner = get_runner("verilator")
-    runner.build(
-        sources=[source],
-        hdl_toplevel="block",
-        build_dir=folder,
-        build_args=["--x-initial", "fast", *(f"-Wno-{warning}" for warning in WAIVERS)],
-        timescale=("1ns", "1ps"),
-        log_file=folder / "build.log",
+    run_bench(
+        bench.block(bench.config),
+        bench.name,
+        HERE / bench.folder / f"bench_{bench.folder}.py",
+        tests=bench.tests,
+        environment={"SYSTOLA_BENCH_CONFIG": json.dumps(dataclasses.asdict(bench.config))},
+        monkeypatch=monkeypatch,
     )
-    results = runner.test(
-        test_module=f"bench_{bench.folder}",
-        hdl_toplevel="block",
-        build_dir=folder,
-        test_dir=folder,
-        results_xml=str(folder / "results.xml"),
-        extra_env={"SYSTOLA_BENCH_CONFIG": json.dumps(dataclasses.asdict(bench.config)), "COCOTB_RANDOM_SEED": "1"},
-        log_file=folder / "test.log",
-    )
-    tests, failed = get_results(results)
-    assert (failed, tests) == (0, bench.tests), (folder / "test.log").read_text()
