@@ -71,7 +71,8 @@ class FunctionState(Signature):
     -------
     link_up: Out(1)
         Data link up and no reset. While low both streams are idle and what they were in the middle of is forgotten on both sides:
-        the next beat of either is a ``first``. The endpoint ends transfers in flight with an error.
+        the next beat of either is a ``first``, at least two cycles after the link came up. The endpoint ends transfers in flight
+        with an error.
     function_id: Out(16)
         Bus, device and function number: our requester and completer ID.
     max_payload, max_read_request: Out(3)

@@ -1,0 +1,77 @@
+"""Bits of TLP headers, as the standard's tables have them, and the sizes into which requests are cut."""
+
+from __future__ import annotations
+
+import enum
+
+from amaranth.hdl import Cat, Value
+from amaranth.lib import data
+
+__all__ = [
+    "COMPLETION_DWORD",
+    "COMPLETION_REQUESTER",
+    "FIRST_DWORD",
+    "LARGEST_PIECE",
+    "REQUEST_DWORD",
+    "CompletionStatus",
+    "TypeField",
+    "swap_bytes",
+]
+
+#: Most bytes that one of our requests asks for or carries.
+LARGEST_PIECE = 256
+
+#: First dword of every header. ``with_data`` and ``long`` (four dwords) are Fmt's lower bits; ``prefix`` is its upper.
+FIRST_DWORD = data.StructLayout(
+    {
+        "length": 10,
+        "address_type": 2,
+        "attributes_low": 2,
+        "poisoned": 1,
+        "digest": 1,
+        "reserved_low": 2,
+        "attributes_high": 1,
+        "reserved_high": 1,
+        "traffic_class": 3,
+        "reserved_top": 1,
+        "type": 5,
+        "long": 1,
+        "with_data": 1,
+        "prefix": 1,
+    }
+)
+#: Second dword of a request.
+REQUEST_DWORD = data.StructLayout({"first_be": 4, "last_be": 4, "tag": 8, "requester": 16})
+#: Second dword of a completion.
+COMPLETION_DWORD = data.StructLayout({"byte_count": 12, "modified": 1, "status": 3, "completer": 16})
+#: Third dword of a completion.
+COMPLETION_REQUESTER = data.StructLayout({"lower_address": 7, "reserved": 1, "tag": 8, "requester": 16})
+
+
+class TypeField(enum.IntEnum):
+    """Type, without Fmt."""
+
+    MEMORY = 0b00000
+    MEMORY_LOCKED = 0b00001
+    IO = 0b00010
+    CONFIGURATION_0 = 0b00100
+    CONFIGURATION_1 = 0b00101
+    COMPLETION = 0b01010
+    COMPLETION_LOCKED = 0b01011
+    FETCH_ADD = 0b01100
+    SWAP = 0b01101
+    COMPARE_AND_SWAP = 0b01110
+
+
+class CompletionStatus(enum.IntEnum):
+    """Completion Status."""
+
+    SUCCESSFUL = 0
+    UNSUPPORTED_REQUEST = 1
+    CONFIG_RETRY = 2
+    COMPLETER_ABORT = 4
+
+
+def swap_bytes(word: Value) -> Value:
+    """Each dword's bytes in reverse: between a TLP's dwords and little-endian words."""
+    return Cat(word[place : place + 8] for dword in range(0, len(word), 32) for place in range(dword + 24, dword - 8, -8))
