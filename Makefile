@@ -15,10 +15,10 @@ PLACEMENT = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIES),--tries $(TRIES))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint sim bench verilog synth netlist blocks bitstream bitstreams program docs clean
+.PHONY: help setup demo test test-full test-pcie-linux lint sim bench verilog synth netlist blocks bitstream bitstreams program docs clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment .venv and install everything into it
 
@@ -42,6 +42,11 @@ test: lint ## lint and the quick tests, in a few minutes
 
 test-full: lint ## lint and all tests, the long campaigns included
 	$(PYTHON) -m pytest -q -n 2 tests
+
+# Where the guest's kernel is kept, and the only step that needs the network: only when it is not there yet.
+test-pcie-linux: $(READY) ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware
+	@sh tests/linux/fetch.sh "$$($(PYTHON) -c 'from systola_sim.verilator import cache_folder; print(cache_folder() / "linux")')"
+	$(PYTHON) -m pytest -q tests/linux
 
 sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-85f)
 	@$(PYTHON) -m systola sim --preset $(PRESET)
