@@ -56,6 +56,10 @@ class EndpointBench:
         self.write_results: list[DmaError] = []
         self.events: dict[str, int] = {}
         self.interrupt = 0  #: set to have one event
+        self.interrupts = 0  #: free for a test to count in
+        self.message_request = 0  #: the endpoint asks for a message
+        self.bus_stalled = False  #: the bus answers nothing
+        self.error_beat: int | None = None  #: beat of the next packet that the adapter marks as bad
         self.cycle = 0
         self.sent_beats = self.received_beats = 0
         self._settled = 0  #: cycles since the link came up
@@ -132,6 +136,9 @@ class EndpointBench:
             if self.host.sent:
                 words, hit = self.host.sent.popleft()
                 beats = to_beats(words, bar_hit=int(hit))
+                if self.error_beat is not None:
+                    beats[self.error_beat]["error"] = 1
+                    self.error_beat = None
                 self._to_send.extend(TLP_BEAT.const(beat).as_bits() for beat in beats)
         self._offer(ctx, "rx", dut.rx, self._to_send[0] if self._to_send else None)
         self._offer(ctx, "read", host.read, self._transfer(self.reads[0]) if self.reads else None)
@@ -157,6 +164,7 @@ class EndpointBench:
         if self._passes(ctx, "response", host.bus.response):
             self._bus = None
         self._take(ctx)
+        self.message_request = ctx.get(dut.function.msi.request)
         events = ctx.get(dut.function.events.as_value())
         if events:
             for index, name in enumerate(("unsupported", "posted", "poisoned", "malformed", "unexpected", "timeout")):
@@ -188,7 +196,7 @@ class EndpointBench:
     def _offer_response(self, ctx: SimulatorContext) -> None:
         response = self.dut.host.bus.response
         payload = None
-        if self._bus is not None:
+        if self._bus is not None and not self.bus_stalled:
             address, access = self._bus[0], self._bus[1]
             error = (address & 0xFFF_FFFF) >= self.memory_end
             payload = (0 if access["write"] or error else self.words.get(address, 0)) | error << 32

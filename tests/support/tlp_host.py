@@ -112,7 +112,7 @@ class TlpHost:
             # Up to the payload's limit, from the dword on in which the first byte lies.
             most = min(left, self.monitor.max_payload - start % 4)
             if most < left or self.random is not None:
-                ends = [end for end in range(start + 1, start + most) if end % self.read_boundary == 0]
+                ends = [end for end in range(start + 1, start + most + 1) if end % self.read_boundary == 0]
                 if most == left:
                     ends.append(start + left)
                 most = (self.random.choice(ends) if self.random is not None else ends[-1]) - start

@@ -153,7 +153,7 @@ class TlpMonitor:
         key = (tlp.requester, tlp.tag)
         if key in table:
             raise TlpViolation("tag reuse", f"tag {tlp.tag} of {tlp} is outstanding: {table[key].request}")
-        memory = tlp.type.is_memory
+        memory = tlp.type & 0x1E == 0  # also locked ones
         table[key] = _Outstanding(tlp, completion_count(tlp) if memory else 4, completion_lower_address(tlp) if memory else 0)
 
     def _completion(self, tlp: Tlp, table: dict[tuple[int, int], _Outstanding], boundary: int | None) -> None:
@@ -174,9 +174,12 @@ class TlpMonitor:
                 f"{tlp.byte_count} and {tlp.lower_address:#x} where {entry.remaining} and {entry.lower_address:#x} are due: {tlp}",
             )
         wants_data = not request.type.has_data and tlp.status == Status.SUCCESSFUL
-        if tlp.type != (TlpType.COMPLETION_DATA if wants_data else TlpType.COMPLETION):
+        due = TlpType.COMPLETION_DATA if wants_data else TlpType.COMPLETION
+        if request.type in (TlpType.MEMORY_READ_LOCKED_32, TlpType.MEMORY_READ_LOCKED_64):
+            due = TlpType.COMPLETION_DATA_LOCKED if wants_data else TlpType.COMPLETION_LOCKED
+        if tlp.type != due:
             raise TlpViolation("status", f"{tlp.type.name} with {Status(tlp.status).name} for {request.type.name}")
-        if wants_data and request.type.is_memory:
+        if wants_data and request.type & 0x1E == 0:
             carried = 4 * tlp.length - entry.lower_address % 4
             if boundary is None or carried >= entry.remaining:
                 if tlp.length != (entry.lower_address % 4 + entry.remaining + 3) // 4:

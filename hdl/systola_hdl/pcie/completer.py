@@ -19,9 +19,16 @@ from systola_hdl.pcie.header import (
 from systola_hdl.pcie.receiver import RECEIVED_REQUEST, RequestKind
 from systola_hdl.pcie.stream import ENDPOINT_EVENTS, TlpStream
 
-__all__ = ["TlpCompleter"]
+__all__ = ["TlpCompleter", "checked_window"]
 
 _QUEUE = 4
+
+
+def checked_window(window: int) -> int:
+    """``window``. Raises ``ValueError`` if no BAR0 has such windows."""
+    if not 12 <= window <= REGION_SHIFT:
+        raise ValueError(f"window {window}: must be from 12 to {REGION_SHIFT}")
+    return window
 
 
 class TlpCompleter(Component):
@@ -67,9 +74,7 @@ class TlpCompleter(Component):
     events: Out(ENDPOINT_EVENTS)
 
     def __init__(self, window: int) -> None:
-        if not 12 <= window <= REGION_SHIFT:
-            raise ValueError(f"window {window}: must be from 12 to {REGION_SHIFT}")
-        self._window = window
+        self._window = checked_window(window)
         super().__init__()
 
     def elaborate(self, _platform: object) -> Module:

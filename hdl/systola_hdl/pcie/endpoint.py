@@ -6,11 +6,13 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_hdl.host_port import HostPort
-from systola_hdl.pcie.completer import TlpCompleter
+from systola_hdl.pcie.completer import TlpCompleter, checked_window
 from systola_hdl.pcie.configuration_access import ConfigurationAccess
 from systola_hdl.pcie.interrupter import Interrupter
+from systola_hdl.pcie.read_drain import checked_timeout
 from systola_hdl.pcie.read_requester import ReadRequester
 from systola_hdl.pcie.receiver import TlpReceiver
+from systola_hdl.pcie.slots import checked_slots
 from systola_hdl.pcie.stream import FunctionState, TlpStream
 from systola_hdl.pcie.transmitter import TlpTransmitter
 from systola_hdl.pcie.write_requester import WriteRequester
@@ -73,15 +75,8 @@ class TlpEndpoint(Component):
     def __init__(
         self, window: int, *, message: bool = False, configuration: bool = False, slots: int = 16, timeout: int = DEFAULT_TIMEOUT
     ) -> None:
-        self._parts = (
-            TlpReceiver(configuration=configuration),
-            TlpCompleter(window),
-            ReadRequester(slots, timeout),
-            WriteRequester(),
-            Interrupter(message=message),
-            TlpTransmitter(4),
-        )
-        self._configuration = configuration
+        self._window, self._slots, self._timeout = checked_window(window), checked_slots(slots), checked_timeout(timeout)
+        self._message, self._configuration = message, configuration
         ports = {
             "rx": In(TlpStream()),
             "tx": Out(TlpStream()),
@@ -95,9 +90,12 @@ class TlpEndpoint(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        receiver, completer, reader, writer, interrupter, transmitter = self._parts
-        m.submodules.receiver, m.submodules.completer, m.submodules.reader = receiver, completer, reader
-        m.submodules.writer, m.submodules.interrupter, m.submodules.transmitter = writer, interrupter, transmitter
+        m.submodules.receiver = receiver = TlpReceiver(configuration=self._configuration)
+        m.submodules.completer = completer = TlpCompleter(self._window)
+        m.submodules.reader = reader = ReadRequester(self._slots, self._timeout)
+        m.submodules.writer = writer = WriteRequester()
+        m.submodules.interrupter = interrupter = Interrupter(message=self._message)
+        m.submodules.transmitter = transmitter = TlpTransmitter(4)
         function, host = self.function, self.host
 
         connect(m, flipped(self.rx), receiver.i)
@@ -121,7 +119,7 @@ class TlpEndpoint(Component):
         names = ("function_id", "bus_master_enable", "link_up")
         state = {name: Signal.like(getattr(function, name), name=name) for name in names}
         m.d.sync += [state[name].eq(getattr(function, name)) for name in names]
-        for part in self._parts:
+        for part in (receiver, completer, reader, writer, interrupter, transmitter):
             for name in names:
                 if name in part.signature.members:
                     m.d.comb += getattr(part, name).eq(state[name])

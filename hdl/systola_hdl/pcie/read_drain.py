@@ -11,7 +11,14 @@ from systola_hdl.host_port import DMA_ERROR, HostPort
 from systola_hdl.pcie.slots import SLOT
 from systola_hdl.pcie.stream import ENDPOINT_EVENTS
 
-__all__ = ["ReadDrain"]
+__all__ = ["ReadDrain", "checked_timeout"]
+
+
+def checked_timeout(timeout: int) -> int:
+    """``timeout``. Raises ``ValueError`` if it is none."""
+    if timeout < 1:
+        raise ValueError(f"timeout {timeout}: must be at least 1 cycle")
+    return timeout
 
 
 class ReadDrain(Component):
@@ -41,9 +48,7 @@ class ReadDrain(Component):
     """
 
     def __init__(self, timeout: int) -> None:
-        if timeout < 1:
-            raise ValueError(f"timeout {timeout}: must be at least 1 cycle")
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         slots = {
             "occupied": In(1),
             "head": In(SLOT),

@@ -14,7 +14,7 @@ from systola_hdl.pcie.header import LARGEST_PIECE, CompletionStatus, swap_bytes
 from systola_hdl.pcie.receiver import COMPLETION_BEAT
 from systola_hdl.pcie.stream import ENDPOINT_EVENTS
 
-__all__ = ["SLOT", "TAG_BITS", "ReadSlots"]
+__all__ = ["SLOT", "TAG_BITS", "ReadSlots", "checked_slots"]
 
 #: Where a slot's next byte comes to lie, and how many are missing.
 _PROGRESS = data.StructLayout({"place": ceil_log2(LARGEST_PIECE), "left": ceil_log2(LARGEST_PIECE) + 1})
@@ -25,6 +25,13 @@ _PLACE_BITS = ceil_log2(LARGEST_PIECE)
 #: What a slot waits for: ``size`` bytes, the first at ``place`` in a naturally aligned block of the buffer. ``code`` is not NONE
 #: if the request was never sent; without code and of size 0 the slot is a hole. ``first`` and ``last`` of a transfer.
 SLOT = data.StructLayout({"place": _PLACE_BITS, "size": _PLACE_BITS + 1, "first": 1, "last": 1, "code": DMA_ERROR})
+
+
+def checked_slots(slots: int) -> int:
+    """``slots``. Raises ``ValueError`` if there cannot be so many."""
+    if slots not in (2, 4, 8, 16):
+        raise ValueError(f"slots {slots}: must be 2, 4, 8 or 16")
+    return slots
 
 
 class ReadSlots(Component):
@@ -65,9 +72,7 @@ class ReadSlots(Component):
     """
 
     def __init__(self, slots: int) -> None:
-        if slots not in (2, 4, 8, 16):
-            raise ValueError(f"slots {slots}: must be 2, 4, 8 or 16")
-        self._slots = slots
+        self._slots = checked_slots(slots)
         super().__init__(
             {
                 "completion": In(COMPLETION_BEAT),
