@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, ResetInserter, S
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 
 from systola_hdl.pcie.axi_stream import AxiStream
+from systola_hdl.pcie.non_posted_credit import NonPostedCredit
 from systola_hdl.pcie.stream import FunctionState, TlpStream
 from systola_hdl.pcie.tlp_arbiter import TlpArbiter
 from systola_hdl.pcie.ultrascale_descriptors import is_completion
@@ -59,15 +60,12 @@ class UltrascaleAdapter(Component):
     given before. The standard forbids that, and a host that reads "done" from a register, or is interrupted, would read old data.
     So each write carries a sequence number, and a completion or an MSI waits until the hard block has returned the last one.
 
-    **Non-posted requests.** The hard block is given credit for at most :attr:`non_posted_requests` at a time, which the endpoint
-    takes in even while it cannot send. So a host's write never waits for our transmitter, as the standard demands.
-
     Resources: no multiplier, no block RAM. Latency: one cycle a stream, two for CQ.
 
     Parameters
     ----------
     non_posted_requests:
-        How many non-posted requests the endpoint holds without answering any.
+        How many non-posted requests the endpoint holds without answering any: see :class:`NonPostedCredit`.
 
     Members
     -------
@@ -80,8 +78,6 @@ class UltrascaleAdapter(Component):
     """
 
     def __init__(self, non_posted_requests: int = 1) -> None:
-        if not 1 <= non_posted_requests <= 32:
-            raise ValueError(f"non_posted_requests must be from 1 to 32, the hard block's limit, not {non_posted_requests}")
         self.non_posted_requests = non_posted_requests
         super().__init__(
             {"pins": In(UltrascalePins()), "rx": Out(TlpStream()), "tx": In(TlpStream()), "function": Out(FunctionState())}
@@ -143,11 +139,8 @@ class UltrascaleAdapter(Component):
         return drained, answered
 
     def _build_credit(self, m: Module, answered: Signal, dropped: Signal) -> None:
-        granted = Signal(range(self.non_posted_requests + 1))  # credits that were given and not used up
-        grant = Signal()
-        credit = Signal()  # a register, so that none is given during reset
-        m.d.comb += [grant.eq(granted != self.non_posted_requests), self.pins.pcie_cq_np_req.eq(credit)]
-        m.d.sync += [granted.eq(granted + grant - answered - dropped), credit.eq(grant)]
+        m.submodules.credit = credit = NonPostedCredit(self.non_posted_requests)
+        m.d.comb += [credit.answered.eq(answered), credit.dropped.eq(dropped), self.pins.pcie_cq_np_req.eq(credit.request)]
 
     def _build_function(self, m: Module, drained: Signal) -> None:
         """State of the function, and the handshake of the interrupt."""
