@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value, ValueLike
 
-__all__ = ["ECP5_BITS", "GOWIN_BITS", "REGISTERS", "ecp5_multiplier", "gowin_multiplier", "ice40_multiplier_pair"]
+__all__ = [
+    "ECP5_BITS",
+    "GOWIN_BITS",
+    "REGISTERS",
+    "XILINX_BITS",
+    "ecp5_multiplier",
+    "gowin_multiplier",
+    "ice40_multiplier_pair",
+    "xilinx_multiplier",
+]
 
 #: Cycles from the operands to the product: a register before and one after the multiplier.
 REGISTERS = 2
@@ -19,6 +28,8 @@ ECP5_BITS = 18
 #: Widest operand of Gowin's largest multiplier.
 GOWIN_BITS = 18
 _GOWIN_NARROW_BITS = 9
+#: Widest operands of a DSP48E1's multiplier.
+XILINX_BITS = (25, 18)
 
 
 def _left_aligned(value: Value, bits: int) -> Value:
@@ -140,3 +151,39 @@ def ice40_multiplier_pair(m: Module, a: tuple[Value, Value], b: tuple[Value, Val
         o_O=product,
     )
     return product[:16].as_signed(), product[16:].as_signed()
+
+
+def xilinx_multiplier(m: Module, a: Value, b: Value, load: ValueLike = 1) -> Value:
+    """A 7-series ``DSP48E1``: operands of up to 25 and 18 bits, by its multiplier alone (P = M).
+
+    AMD UG479, "7 Series DSP48E1 Slice". With one register each, A's and B's enables are CEA2 and CEB2. The register in the middle
+    of the multiplier is not used.
+    """
+    a_bits, b_bits = XILINX_BITS
+    product = Signal(48)
+    low = a_bits + b_bits - len(a) - len(b)
+    none = ("ADREG", "ALUMODEREG", "CARRYINREG", "CARRYINSELREG", "CREG", "DREG", "INMODEREG", "MREG", "OPMODEREG")
+    idle = {"ALUMODE": 4, "CARRYIN": 1, "CARRYINSEL": 3, "C": 48, "D": 25, "INMODE": 5}
+    cascade = {"ACIN": 30, "BCIN": 18, "CARRYCASCIN": 1, "MULTSIGNIN": 1, "PCIN": 48}
+    disabled = ("A1", "AD", "ALUMODE", "B1", "C", "CARRYIN", "CTRL", "D", "INMODE", "M")
+    resets = ("A", "ALLCARRYIN", "ALUMODE", "B", "C", "CTRL", "D", "INMODE", "M", "P")
+    m.submodules.dsp = Instance(
+        "DSP48E1",
+        **{f"p_{name}": 1 for name in ("AREG", "BREG", "ACASCREG", "BCASCREG", "PREG")},
+        **{f"p_{name}": 0 for name in none},
+        p_USE_DPORT="FALSE",
+        p_USE_MULT="MULTIPLY",
+        p_USE_SIMD="ONE48",
+        i_CLK=ClockSignal(),
+        i_A=Cat(_left_aligned(a, a_bits), Const(0, 30 - a_bits)),
+        i_B=_left_aligned(b, b_bits),
+        i_CEA2=Const(1, 1),
+        i_CEB2=load,
+        i_CEP=Const(1, 1),
+        i_OPMODE=Const(0b000_01_01, 7),  # Z = 0, X and Y the product
+        **{f"i_{name}": Const(0, bits) for name, bits in (idle | cascade).items()},
+        **{f"i_CE{name}": Const(0, 1) for name in disabled},
+        **{f"i_RST{name}": Const(0, 1) for name in resets},
+        o_P=product,
+    )
+    return product[low : a_bits + b_bits].as_signed()

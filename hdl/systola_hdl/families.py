@@ -15,10 +15,11 @@ class Family(enum.Enum):
     ECP5 = "ecp5"  #: Lattice ECP5
     ICE40 = "ice40"  #: Lattice iCE40 UltraPlus
     GOWIN = "gowin"  #: Gowin GW2A
+    XILINX = "xilinx"  #: AMD 7-series
 
 
 #: Beginnings of what Amaranth's platforms call their ``family``, in lower case.
-_NAMES = {Family.ECP5: "ecp5", Family.ICE40: "ice40", Family.GOWIN: "gw2a"}
+_NAMES = {Family.ECP5: "ecp5", Family.ICE40: "ice40", Family.GOWIN: "gw2a", Family.XILINX: "series7"}
 
 
 @dataclass(frozen=True)

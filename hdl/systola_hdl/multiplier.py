@@ -5,7 +5,15 @@ from __future__ import annotations
 from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_hdl.dsp_cells import ECP5_BITS, GOWIN_BITS, REGISTERS, ecp5_multiplier, gowin_multiplier
+from systola_hdl.dsp_cells import (
+    ECP5_BITS,
+    GOWIN_BITS,
+    REGISTERS,
+    XILINX_BITS,
+    ecp5_multiplier,
+    gowin_multiplier,
+    xilinx_multiplier,
+)
 from systola_hdl.fabric_product import fabric_product
 from systola_hdl.families import Family, family_of
 
@@ -19,8 +27,9 @@ class Multiplier(Component):
     own input register, as the DSP blocks of most FPGA families have one. Cycle 2 registers the product. One product a cycle,
     :attr:`latency` cycles after ``a``; ``load`` with ``b`` applies to the ``a`` of the same cycle and to all that follow.
 
-    Bodies: ECP5 one ``MULT18X18D``, which keeps all registers inside; Gowin one ``MULT9X9`` or ``MULT18X18`` and ``b_bits``
-    registers outside; elsewhere, and for operands that are too wide, ``a * b``, left to the synthesiser's inference.
+    Bodies: ECP5 one ``MULT18X18D`` and 7-series one ``DSP48E1``, which keep all registers inside; Gowin one ``MULT9X9`` or
+    ``MULT18X18`` and ``b_bits`` registers outside; elsewhere, and for operands that are too wide, ``a * b``, left to the
+    synthesiser's inference.
     (iCE40: :class:`~systola_hdl.multiplier_pair.MultiplierPair` makes two of one cell.)
 
     Parameters
@@ -57,6 +66,8 @@ class Multiplier(Component):
             m.d.comb += self.p.eq(ecp5_multiplier(m, self.a, self.b, self.load))
         elif not self._fabric and family is Family.GOWIN and widest <= GOWIN_BITS:
             m.d.comb += self.p.eq(gowin_multiplier(m, self.a, self.b, self.load))
+        elif not self._fabric and family is Family.XILINX and len(self.a) <= XILINX_BITS[0] and len(self.b) <= XILINX_BITS[1]:
+            m.d.comb += self.p.eq(xilinx_multiplier(m, self.a, self.b, self.load))
         else:
             moving = Signal.like(self.a, reset_less=True)
             stationary = Signal.like(self.b, reset_less=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_hdl.dsp_cells import REGISTERS, ecp5_multiplier, gowin_multiplier
+from systola_hdl.dsp_cells import REGISTERS, ecp5_multiplier, gowin_multiplier, xilinx_multiplier
 from systola_hdl.families import Family, family_of
 
 __all__ = ["WIDEST", "Product"]
@@ -17,8 +17,9 @@ WIDEST = 18
 class Product(Component):
     """``p = a * b``, exact, two's complement, one a cycle, :attr:`latency` cycles after the operands.
 
-    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Bodies: ECP5 one ``MULT18X18D``, Gowin one
-    ``MULT9X9`` or ``MULT18X18``, with all registers inside; elsewhere ``a * b``, left to the synthesiser's inference.
+    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Bodies: ECP5 one ``MULT18X18D``, 7-series one
+    ``DSP48E1``, Gowin one ``MULT9X9`` or ``MULT18X18``, with all registers inside; elsewhere ``a * b``, left to the
+    synthesiser's inference.
 
     The multiplier's own pipeline register is not used: from register to register an ECP5 of speed grade 6 needs 4 ns without it
     (Project Trellis' timing data: 3.5 ns from an input to the output register).
@@ -51,6 +52,8 @@ class Product(Component):
             m.d.comb += self.p.eq(ecp5_multiplier(m, self.a, self.b))
         elif family is Family.GOWIN:
             m.d.comb += self.p.eq(gowin_multiplier(m, self.a, self.b))
+        elif family is Family.XILINX:
+            m.d.comb += self.p.eq(xilinx_multiplier(m, self.a, self.b))
         else:
             a = Signal.like(self.a, reset_less=True)
             b = Signal.like(self.b, reset_less=True)

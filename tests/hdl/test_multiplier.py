@@ -24,7 +24,8 @@ def build() -> dict[str, Component]:
         "square": Multiplier(),
         "odd": Multiplier(11, 12),
         "narrow": Multiplier(2, 8),
-        "wide": Multiplier(19, 8),  # wider than any cell
+        "wide": Multiplier(19, 8),  # too wide for all cells but a DSP48E1
+        "widest": Multiplier(26, 8),  # for that as well
         "fabric": Multiplier(fabric=True),
         "fabric_odd": Multiplier(6, 5, fabric=True),
         "pair": MultiplierPair(),
@@ -37,7 +38,7 @@ def build() -> dict[str, Component]:
 PRODUCTS = [
     *(
         (f"{name}.a", f"{name}.b", f"{name}.load", f"{name}.p")
-        for name in ("square", "odd", "narrow", "wide", "fabric", "fabric_odd")
+        for name in ("square", "odd", "narrow", "wide", "widest", "fabric", "fabric_odd")
     ),
     *((f"pair.a{index}", f"pair.b{index}", "pair.load", f"pair.p{index}") for index in (0, 1)),
     *((f"{name}.a", f"{name}.b", None, f"{name}.p") for name in ("product", "product_small")),
@@ -97,6 +98,9 @@ def cells_of(component: Component, family: Family) -> list[str]:
         (Product(18, 18), Family.ECP5, "MULT18X18D"),
         (Product(18, 18), Family.GOWIN, "MULT18X18"),
         (Product(9, 9), Family.GOWIN, "MULT9X9"),
+        (Multiplier(), Family.XILINX, "DSP48E1"),
+        (Multiplier(25, 18), Family.XILINX, "DSP48E1"),
+        (Product(18, 18), Family.XILINX, "DSP48E1"),
     ],
 )
 def test_one_cell(component: Component, family: Family, cell: str) -> None:
@@ -110,7 +114,7 @@ def test_one_cell(component: Component, family: Family, cell: str) -> None:
 def test_fabric_has_no_multiplication(family: Family) -> None:
     cells = cells_of(Multiplier(fabric=True), family)
     assert ("CCU2C" if family is Family.ECP5 else "$add") in cells
-    assert not {"$mul", "MULT18X18D", "MULT9X9", "MULT18X18", "SB_MAC16"} & set(cells)
+    assert not {"$mul", "MULT18X18D", "MULT9X9", "MULT18X18", "SB_MAC16", "DSP48E1"} & set(cells)
 
 
 @pytest.mark.parametrize(

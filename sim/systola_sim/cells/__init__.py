@@ -22,10 +22,12 @@ __all__ = ["WAIVERS", "with_cell_models"]
 _YOSYS_FILES = {
     Family.ECP5: ("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh", "ecp5/cells_ff.vh", "ecp5/cells_sim.v"),
     Family.ICE40: ("ice40/cells_sim.v",),
+    Family.XILINX: ("xilinx/cells_sim.v",),
 }
 
 #: Verilator's warnings that cells may raise, with the reason.
 WAIVERS = {
+    "COMBDLY": "a register that a parameter leaves out copies its input by a non-blocking assignment",
     "INITIALDLY": "memories get their first content by non-blocking assignments",
     "MULTIDRIVEN": "a register has two processes, for either edge of the clock, of which a parameter chooses one",
     "PINMISSING": "an instance leaves out ports that its parameters make irrelevant; inputs read as 0",
