@@ -23,8 +23,9 @@ PATIENCE = 0.3
 class Faulty(GoldenFunction):
     """A golden function that can be pulled, go deaf, or lose its memory's mapping, its host or its program."""
 
-    def __init__(self, config: Config = CONFIG) -> None:
-        super().__init__(config)
+    def __init__(self, config: Config = CONFIG, memory: BufferMemory | None = None) -> None:
+        super().__init__(config, memory)
+        self._buffers = memory or self._buffers
         self.removed = self.deaf = False
         self.resets = 0
         self.words = {"read": 0, "written": 0}
@@ -152,12 +153,12 @@ def test_a_program_that_stops_is_told_as_on_any_device_and_the_device_lives_on(d
 )
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 13])
 def test_a_failed_access_to_memory_has_its_sentence_wherever_it_happens(error: DmaError, sentence: str, at: int) -> None:
-    function = Faulty()
-    function.memory = function.device._memory = Moody()
+    memory = Moody()
+    function = Faulty(CONFIG, memory)
     device = systola.Device(PcieTransport(function, timeout=PATIENCE))
     device.has_cycles = False
     session = device.load(small_program(CONFIG))
-    function.memory.at, function.memory.error = at, error
+    memory.at, memory.error = at, error
     with pytest.raises(systola.LinkError, match=f"{sentence} .{error.name}.$"):
         session.run(inputs(6))
     np.testing.assert_array_equal(session.run(inputs(6)), inputs(6) + 3)

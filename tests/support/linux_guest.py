@@ -139,7 +139,7 @@ def python_files(archive: Archive) -> None:
             archive.copy(path)
 
 
-def build(path: Path, scripts: Sequence[Path] = (), files: dict[str, bytes] | None = None) -> None:
+def build(path: Path, files: dict[str, bytes] | None = None) -> None:
     """Write the initial file system: Python, the driver, the guest's scripts, ``files`` by name."""
     archive = Archive(path)
     init = (_HERE / "guest" / "init.py").read_text().replace("#!PYTHON", f"#!{Path(sys.executable).resolve()}")

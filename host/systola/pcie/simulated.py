@@ -10,7 +10,7 @@ from systola.pcie.function import ALL_ONES, Buffer, PcieFunction
 from systola_firmware.config import Config
 from systola_firmware.dma import DmaError
 from systola_firmware.pcie import bar_bytes, map_address, window_bits
-from systola_sim.dma_model import DmaModel, TransferError
+from systola_sim.dma_model import DmaModel, HostMemory, TransferError
 from systola_sim.golden_board import BadAddressError
 
 __all__ = ["BufferMemory", "GoldenFunction", "SimulatedFunction"]
@@ -61,12 +61,16 @@ class BufferMemory:
 
 
 class SimulatedFunction(PcieFunction):
-    """A function in this process. The subclass gives it words and time."""
+    """A function in this process. The subclass gives it words and time.
+
+    ``memory`` is what the device reaches, the buffers of this process unless told; with another one there is nothing to allocate.
+    """
 
     has_interrupt = True
 
-    def __init__(self, config: Config, name: str) -> None:
-        self.memory = BufferMemory()
+    def __init__(self, config: Config, name: str, memory: HostMemory | None = None) -> None:
+        self._buffers = BufferMemory()
+        self.memory = memory or self._buffers
         self.window = window_bits(config)
         self.bar_bytes = bar_bytes(config)
         self._name = name
@@ -76,10 +80,10 @@ class SimulatedFunction(PcieFunction):
         return self._name
 
     def allocate(self, size: int) -> Buffer:
-        return self.memory.allocate(size)
+        return self._buffers.allocate(size)
 
     def release(self, buffer: Buffer) -> None:
-        self.memory.release(buffer)
+        self._buffers.release(buffer)
 
     def read_word(self, offset: int) -> int:
         self._check(offset)
@@ -105,14 +109,14 @@ class SimulatedFunction(PcieFunction):
 
     def close(self) -> None:
         self._open = False
-        self.memory.clear()
+        self._buffers.clear()
 
 
 class GoldenFunction(SimulatedFunction):
     """The golden engine of ``config`` with a model of its DMA engine. A descriptor is done each time the driver looks or waits."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config, f"pcie:golden:{config.name}")
+    def __init__(self, config: Config, memory: HostMemory | None = None) -> None:
+        super().__init__(config, f"pcie:golden:{config.name}", memory)
         self._events = 0
         self.device = DmaModel(config, self.memory, self._interrupt)
 
@@ -142,5 +146,5 @@ class GoldenFunction(SimulatedFunction):
     def reset(self) -> bool:
         return False
 
-    def pump(self, seconds: float) -> None:
-        """Nothing to wait for."""
+    def pump(self, _seconds: float) -> None:
+        self.device.run()
