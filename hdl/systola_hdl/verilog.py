@@ -18,15 +18,16 @@ from amaranth.back import verilog
 from systola_firmware import config as configurations
 from systola_firmware.config import Config
 from systola_hdl.board_top import Systola
+from systola_hdl.pcie.simulation_top import PcieSimulationTop
 from systola_hdl.simulation_top import SimulationTop
 
 __all__ = ["Top", "app", "content_key", "fold_zeros", "generate"]
 
-Top = Literal["simulation", "board"]
+Top = Literal["simulation", "board", "pcie"]
 
-_TOPS = {"simulation": SimulationTop, "board": Systola}
+_TOPS = {"simulation": SimulationTop, "board": Systola, "pcie": PcieSimulationTop}
 #: Modules of ``systola_firmware`` that define the hardware.
-_DEFINITIONS = ("config.py", "isa.py", "link.py", "memory_map.py", "sigmoid.py")
+_DEFINITIONS = ("config.py", "dma.py", "isa.py", "link.py", "memory_map.py", "pcie.py", "sigmoid.py")
 #: An initial block that sets the words of one memory, the first to zero.
 _INITIAL = re.compile(
     r"(?P<indent> *)initial begin\n"
@@ -37,7 +38,8 @@ _INITIAL = re.compile(
 def generate(config: Config, top: Top = "simulation") -> str:
     """Verilog of a top level; its module is named ``systola`` and has ports ``clk`` and ``rst`` besides the component's.
 
-    ``simulation`` is :class:`~systola_hdl.simulation_top.SimulationTop`, ``board`` is :class:`~systola_hdl.board_top.Systola`.
+    ``simulation`` is :class:`~systola_hdl.simulation_top.SimulationTop`, ``board`` is :class:`~systola_hdl.board_top.Systola`,
+    ``pcie`` is :class:`~systola_hdl.pcie.simulation_top.PcieSimulationTop`.
     Takes some seconds for large arrays. Raises ``ValueError`` for another name.
     """
     if top not in _TOPS:
@@ -94,7 +96,7 @@ app = typer.Typer(add_completion=False)
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write")],
     preset: Annotated[str, typer.Option(help="configuration")] = configurations.DEFAULT_PRESET,
-    top: Annotated[str, typer.Option(help="simulation or board")] = "simulation",
+    top: Annotated[str, typer.Option(help="simulation, board or pcie")] = "simulation",
 ) -> None:
     """Write the Verilog of a preset."""
     try:

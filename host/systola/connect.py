@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from systola.device import Device
 from systola.errors import DeviceError, SystolaError
@@ -35,7 +36,7 @@ def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None)
     * ``golden:PRESET``: the numpy interpreter of programs. Quick to start, no cycles.
     * ``serial:PORT`` or ``serial:PORT@BAUD``: a board (or ``systola sim --serial``).
     * ``pcie:0000:03:00.0``: a board on PCIe, through vfio-pci if that has it, else as root through ``/sys``.
-    * ``pcie:golden:PRESET``: the PCIe driver before the golden engine.
+    * ``pcie:sim:PRESET`` and ``pcie:golden:PRESET``: the same driver before the gateware in Verilator, or the golden engine.
 
     An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever prevents it.
     """
@@ -49,7 +50,7 @@ def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None)
     if kind == "golden":
         return _open_golden(_config(rest))
     if kind == "pcie":
-        return _open_pcie(rest)
+        return _open_pcie(rest, progress)
     raise DeviceError(f"{name!r} is not a device: say {_FORMS}")
 
 
@@ -80,20 +81,38 @@ def _open_serial(name: str, rest: str) -> Device:
     return _device(transport)
 
 
-def _open_simulation(config: Config, progress: Progress | None) -> Device:
+@contextmanager
+def _simulator() -> Iterator[None]:
+    """What prevents a simulation, as a :class:`~systola.errors.DeviceError`."""
     try:
         from systola_sim.toolchain import ToolMissing
-        from systola_sim.verilated_board import VerilatedBoard
         from systola_sim.verilator import BuildError
     except ImportError as error:
         raise _not_installed(error) from error
     try:
-        board = VerilatedBoard(config, progress=progress)
+        yield
     except (ToolMissing, BuildError) as error:
         raise DeviceError(str(error)) from error
     except ImportError as error:  # the gateware is imported only when it is built
         raise _not_installed(error) from error
+
+
+def _open_simulation(config: Config, progress: Progress | None) -> Device:
+    with _simulator():
+        from systola_sim.verilated_board import VerilatedBoard
+
+        board = VerilatedBoard(config, progress=progress)
     return _device(LinkTransport(board, f"sim:{config.name}", timeout=_SIMULATION_TIMEOUT, attempts=2))
+
+
+def _open_pcie_simulation(config: Config, progress: Progress | None) -> Device:
+    from systola.pcie.transport import PcieTransport
+
+    with _simulator():
+        from systola.pcie.verilated import VerilatedFunction
+
+        function = VerilatedFunction(config, progress=progress)
+    return _device(PcieTransport(function, timeout=_SIMULATION_TIMEOUT))
 
 
 def _open_golden(config: Config) -> Device:
@@ -104,7 +123,7 @@ def _open_golden(config: Config) -> Device:
     return device
 
 
-def _open_pcie(place: str) -> Device:
+def _open_pcie(place: str, progress: Progress | None) -> Device:
     from systola.pcie.transport import PcieTransport
 
     kind, _, rest = place.partition(":")
@@ -114,6 +133,8 @@ def _open_pcie(place: str) -> Device:
         device = _device(PcieTransport(GoldenFunction(_with_dma(rest)), timeout=_SIMULATION_TIMEOUT))
         device.has_cycles = False
         return device
+    if kind == "sim":
+        return _open_pcie_simulation(_with_dma(rest), progress)
     from systola.pcie.slot import VFIO_DRIVER, Slot
     from systola.pcie.sysfs import SysfsFunction
     from systola.pcie.system import System

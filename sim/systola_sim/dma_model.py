@@ -134,7 +134,7 @@ class DmaModel:
     def _execute(self, words: bytes) -> None:
         kind, flags, _, length, device, _, host, _ = _DESCRIPTOR.unpack(words)
         length &= 0xFF_FFFF
-        if kind not in list(DmaKind) or flags & ~DmaFlag.OVERLAP:
+        if kind not in list(DmaKind) or flags & ~int(DmaFlag.OVERLAP):
             raise TransferError(DmaError.BAD_DESCRIPTOR)
         if kind in (DmaKind.TO_DEVICE, DmaKind.FROM_DEVICE):
             self._check(device, length)

@@ -1,0 +1,78 @@
+"""The simulated PCIe function of the real gateware: endpoint and engine in Verilator, behind a small root complex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from systola.pcie.function import ALL_ONES
+from systola.pcie.simulated import SimulatedFunction
+from systola_firmware.config import Config
+from systola_sim.dma_model import HostMemory
+from systola_sim.pcie_harness import PcieHarness, pcie_library
+from systola_sim.root_complex import RootComplex
+from systola_sim.verilator import Progress
+
+__all__ = ["VerilatedFunction"]
+
+#: Cycles of one step: between steps Python sees signals, such as Ctrl-C.
+_STEP_CYCLES = 1 << 15
+
+
+class VerilatedFunction(SimulatedFunction):
+    """The engine of ``config``, which must have ``dma``. Simulated time passes in reads, waits and pumps only.
+
+    Parameters
+    ----------
+    memory:
+        What the device reaches, the buffers of this process unless told.
+    progress:
+        Told each stage of the one-time build.
+    observe:
+        Called with each packet in wire order, and whether it came from the device.
+
+    Raises :class:`systola_sim.toolchain.ToolMissing` and :class:`systola_sim.verilator.BuildError`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        memory: HostMemory | None = None,
+        *,
+        progress: Progress | None = None,
+        observe: Callable[[bytes, bool], None] | None = None,
+    ) -> None:
+        super().__init__(config, f"pcie:sim:{config.name}", memory)
+        self._clock_hz = config.clock_hz
+        self._events = 0
+        self.harness = PcieHarness(pcie_library(config, progress))
+        self._root = RootComplex(self.harness, self.memory, self._interrupt, observe)
+
+    def _interrupt(self) -> None:
+        self._events += 1
+
+    def _read(self, offset: int) -> int:
+        word = self._root.read_word(offset)
+        return ALL_ONES if word is None else word
+
+    def _write(self, offset: int, value: int) -> None:
+        self._root.write_word(offset, value)
+
+    def wait_interrupt(self, seconds: float) -> bool:
+        self._run(seconds, until=lambda: self._events > 0)
+        events, self._events = self._events, 0
+        return events > 0
+
+    def pump(self, seconds: float) -> None:
+        self._run(seconds, until=lambda: False)
+
+    def _run(self, seconds: float, until: Callable[[], bool]) -> None:
+        left = max(1, round(seconds * self._clock_hz))
+        while left > 0 and self._root.run(min(left, _STEP_CYCLES), until):
+            left -= _STEP_CYCLES
+
+    def reset(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        super().close()
+        self.harness.close()

@@ -1,0 +1,103 @@
+"""The compiled board on PCIe from Python: a thin ``ctypes`` binding of ``pcie_harness.cpp``."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from systola_firmware.config import Config
+from systola_sim.verilator import Progress, build_library
+
+__all__ = ["STOP_AT_PACKET", "PcieHarness", "pcie_library"]
+
+#: Stop :meth:`PcieHarness.run` at the end of the next packet from the board.
+STOP_AT_PACKET = 1
+
+#: The longest packet: four dwords and 4 KiB.
+_MOST_BYTES = 16 + 4096
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "create": (ctypes.c_void_p, []),
+    "destroy": (None, [ctypes.c_void_p]),
+    "set_link": (None, [ctypes.c_void_p, ctypes.c_uint32]),
+    "set_bus_master": (None, [ctypes.c_void_p, ctypes.c_uint32]),
+    "send": (None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint32]),
+    "receive": (ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]),
+    "run": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64]),
+    "cycles": (ctypes.c_uint64, [ctypes.c_void_p]),
+    "quiet": (ctypes.c_uint64, [ctypes.c_void_p]),
+}
+
+
+def pcie_library(config: Config, progress: Progress | None = None) -> Path:
+    """The shared library of the engine of ``config`` behind its TLP endpoint.
+
+    Raises as :func:`~systola_sim.verilator.build_library` does.
+    """
+    from systola_hdl import verilog
+
+    harness = Path(__file__).with_name("pcie_harness.cpp")
+    return build_library(
+        verilog.content_key(config, "pcie"), lambda: verilog.generate(config, "pcie"), harness=harness, progress=progress
+    )
+
+
+class PcieHarness:
+    """One simulated board, used by one thread at a time; its link is up, and it may reach memory. Packets are in wire order."""
+
+    def __init__(self, library: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self._functions = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(loaded, f"systola_{name}")
+            function.restype, function.argtypes = result, arguments
+            self._functions[name] = function
+        self._buffer = ctypes.create_string_buffer(_MOST_BYTES)
+        self._board: int | None = self._functions["create"]()
+
+    def close(self) -> None:
+        """Free the board; closing twice is fine."""
+        board, self._board = self._board, None
+        if board is not None:
+            self._functions["destroy"](board)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_board"):
+            self.close()
+
+    def _call(self, name: str, *arguments: object) -> int:
+        if self._board is None:
+            raise ValueError("the simulated board is closed")
+        result: int = self._functions[name](self._board, *arguments)
+        return result
+
+    def set_link(self, up: bool) -> None:
+        """Raise or drop the link, and run the few cycles that this takes. Whatever is under way is lost."""
+        self._call("set_link", int(up))
+
+    def set_bus_master(self, on: bool) -> None:
+        """Allow or forbid the board's accesses to memory."""
+        self._call("set_bus_master", int(on))
+
+    def send(self, packet: bytes, *, bar_hit: bool) -> None:
+        """Queue a packet for the board; it gets it while the simulation runs."""
+        self._call("send", packet, len(packet), int(bar_hit))
+
+    def receive(self) -> bytes | None:
+        """The next packet that the board has sent, None if there is none; does not run the simulation."""
+        size = self._call("receive", self._buffer, _MOST_BYTES)
+        return self._buffer.raw[:size] if size else None
+
+    def run(self, cycles: int, *, stop: int = 0, quiet: int = 0) -> int:
+        """Run at most ``cycles`` clock cycles, with :data:`STOP_AT_PACKET` to the end of the next packet, with ``quiet`` until
+        nothing has happened for so many cycles; return how many were run."""
+        return self._call("run", cycles, stop, quiet)
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since the board was made."""
+        return self._call("cycles")
+
+    @property
+    def quiet(self) -> int:
+        """Clock cycles since a packet was last under way in either direction, or the engine was busy."""
+        return self._call("quiet")
