@@ -44,7 +44,7 @@ def transfer(seed: int, *, count: int, most: int, stalls: float) -> EndpointBenc
         written[there] = given
         at += length + 18 + rng.randint(0, 4200)
     limit = 2000 + 20 * count * most
-    bench.simulate(lambda: len(bench.read_results) == count == len(bench.write_results), limit=limit)
+    bench.simulate(lambda: len(bench.read_results) == count == len(bench.write_results) and bench.idle, limit=limit)
     assert bench.read_results == asked
     assert bench.write_results == [DmaError.NONE] * count
     for there, given in written.items():
@@ -81,7 +81,7 @@ def test_every_alignment_of_every_small_length(offset: int) -> None:
     for index, size in enumerate(sizes):
         bench.reads.append((0x1000 + 64 * index + offset, size))
         bench.writes.append((HIGH * (index % 2) + 64 * index + offset, memory[:size]))
-    bench.simulate(lambda: len(bench.read_results) == len(sizes) == len(bench.write_results))
+    bench.simulate(lambda: len(bench.read_results) == len(sizes) == len(bench.write_results) and bench.idle)
     assert bench.read_results == [(memory[offset : offset + size], DmaError.NONE) for size in sizes]
     for index, size in enumerate(sizes):
         around = bytes(offset) + memory[:size] + bytes(32 - offset - size)

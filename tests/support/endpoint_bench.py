@@ -57,11 +57,14 @@ class EndpointBench:
         self.events: dict[str, int] = {}
         self.interrupt = 0  #: set to have one event
         self.interrupts = 0  #: free for a test to count in
+        self.unexpected = 0  #: the endpoint's count of unexpected completions
         self.message_request = 0  #: the endpoint asks for a message
         self.bus_stalled = False  #: the bus answers nothing
         self.error_beat: int | None = None  #: beat of the next packet that the adapter marks as bad
         self.cycle = 0
         self.sent_beats = self.received_beats = 0
+        self._writes = 0  #: writes that the endpoint has taken
+        self._last_offer = 0
         self._settled = 0  #: cycles since the link came up
         self._inputs: dict[Any, int] = {}
         self._to_send: deque[int] = deque()
@@ -77,6 +80,11 @@ class EndpointBench:
     def top(self) -> Elaboratable:
         """What is simulated."""
         return self.dut
+
+    @property
+    def idle(self) -> bool:
+        """Every transfer that the endpoint has taken has ended, and all that it has sent was taken."""
+        return not self._lengths and self._writes == len(self.write_results) and self.cycle > self._last_offer + 4
 
     def configure(self, **function: int) -> None:
         """Change the function's state, for both sides."""
@@ -157,6 +165,7 @@ class EndpointBench:
             self._lengths.append(self.reads.popleft()[1])
         if self._passes(ctx, "write", host.write):
             _, content = self.writes.popleft()
+            self._writes += 1
             padded = content + self.random.randbytes(-len(content) % 8)
             self._data_to_write.extend(int.from_bytes(padded[place : place + 8], "little") for place in range(0, len(padded), 8))
         if self._passes(ctx, "write_data", host.write_data):
@@ -164,6 +173,7 @@ class EndpointBench:
         if self._passes(ctx, "response", host.bus.response):
             self._bus = None
         self._take(ctx)
+        self.unexpected = ctx.get(dut.unexpected_completions)
         self.message_request = ctx.get(dut.function.msi.request)
         events = ctx.get(dut.function.events.as_value())
         if events:
@@ -206,6 +216,8 @@ class EndpointBench:
         """The endpoint's outputs."""
         dut, host = self.dut, self.dut.host
         valid = ctx.get(dut.tx.valid)
+        if valid:
+            self._last_offer = self.cycle
         if self._beats and not valid and self.function["link_up"]:
             raise TlpViolation("pause", f"after {len(self._beats)} beats")
         if valid and ctx.get(dut.tx.ready):

@@ -105,7 +105,6 @@ class TlpEndpoint(Component):
         connect(m, interrupter.o, transmitter.i1)
         connect(m, reader.o, transmitter.i2)
         connect(m, writer.o, transmitter.i3)
-        connect(m, transmitter.o, flipped(self.tx))
         connect(m, flipped(function.msi), interrupter.msi)
         connect(m, flipped(host.read), reader.read)
         connect(m, reader.read_data, flipped(host.read_data))
@@ -123,6 +122,12 @@ class TlpEndpoint(Component):
             for name in names:
                 if name in part.signature.members:
                     m.d.comb += getattr(part, name).eq(state[name])
+        # Whatever is on its way out when the link falls is cut off in that cycle; the transmitter follows in the next.
+        m.d.comb += [
+            self.tx.payload.eq(transmitter.o.payload),
+            self.tx.valid.eq(transmitter.o.valid & function.link_up & state["link_up"]),
+            transmitter.o.ready.eq(self.tx.ready),
+        ]
         m.d.sync += [reader.wide.eq(function.max_read_request != 0), writer.wide.eq(function.max_payload != 0)]
         m.d.comb += [
             reader.completion.eq(receiver.completion),

@@ -74,6 +74,8 @@ class Interrupter(Component):
                 m.d.comb += [self.o.valid.eq(1), o.first.eq(1), o.data.eq(Cat(first, second))]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
+                with m.Elif(~self.link_up):
+                    m.next = "IDLE"
             with m.State("ADDRESS"):
                 m.d.comb += [self.o.valid.eq(1), o.last.eq(~long)]
                 m.d.comb += o.data.eq(Mux(long, Cat(address[32:], address[:32]), Cat(address[:32], word)))

@@ -127,6 +127,8 @@ class ReadRequester(Component):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.first.eq(1)]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
+                with m.Elif(~self.link_up):  # its slot is lost, the tag may be used again
+                    m.next = "PIECE"
             with m.State("ADDRESS"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.last.eq(1)]
                 with m.If(header.long):

@@ -113,12 +113,6 @@ class WriteRequester(Component):
             m.d.comb += refusal.eq(DmaError.LINK_DOWN)
         with m.Elif(~self.bus_master_enable & (piece.first | (code == DmaError.NONE))):
             m.d.comb += refusal.eq(DmaError.BUS_MASTER_DISABLED)
-        with m.If(begin):
-            m.d.comb += splitter.o.ready.eq(1)
-            m.d.sync += [at_hand.eq(piece), code.eq(refusal), left.eq(piece.words)]
-            with m.If(piece.first):
-                m.d.sync += down.eq(~self.link_up)
-
         with m.FSM() as fsm:
 
             def follow() -> None:
@@ -148,6 +142,8 @@ class WriteRequester(Component):
                 m.d.comb += [o.first.eq(1), o.data.eq(Cat(first, second))]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
+                with m.Elif(~self.link_up):  # not to be sent once it is up again
+                    m.next = "DISCARD"
             with m.State("ADDRESS"):
                 m.d.comb += o.data.eq(Mux(long, Cat(fourth, third), Cat(third, Mux(at_hand.address[2], high, low))))
                 m.d.comb += o.last.eq(~long & (at_hand.dwords == 1))
@@ -172,6 +168,12 @@ class WriteRequester(Component):
                 m.d.comb += self.write_done.valid.eq(1)
                 with m.If(self.write_done.ready):
                     m.next = "IDLE"
+        # Behind the states, whose last steps it overrides.
+        with m.If(begin):
+            m.d.comb += splitter.o.ready.eq(1)
+            m.d.sync += [at_hand.eq(piece), code.eq(refusal), left.eq(piece.words)]
+            with m.If(piece.first):
+                m.d.sync += down.eq(~self.link_up)
         m.d.comb += [
             self.o.valid.eq(fsm.ongoing("HEADER") | fsm.ongoing("ADDRESS") | fsm.ongoing("DATA")),
             self.write_done.payload.error_code.eq(Mux((code == DmaError.NONE) & down, DmaError.LINK_DOWN, code)),
