@@ -7,7 +7,7 @@ import pytest
 from support.small_program import CHANNELS, small_program
 
 from systola_firmware.config import preset
-from systola_firmware.dma import DESCRIPTOR_BYTES, RECORD_BYTES, Descriptor, DmaError, DmaFlag, DmaKind, StatusRecord
+from systola_firmware.dma import DESCRIPTOR_BYTES, RECORD_BYTES, Descriptor, DmaError, DmaKind, StatusRecord
 from systola_firmware.memory_map import DMA_IDENTITY, DMA_REGISTERS, DmaStatus, Region, Status, dma_register_address
 from systola_sim.dma_model import DmaModel, TransferError
 from systola_sim.golden_board import BadAddressError
@@ -122,7 +122,7 @@ def test_a_program_runs_and_the_record_tells_its_end(bench: Bench) -> None:
     [
         (bytes(32), DmaError.BAD_DESCRIPTOR),
         (bytes([7]) + bytes(31), DmaError.BAD_DESCRIPTOR),
-        (Descriptor(DmaKind.TO_DEVICE, 4, Region.ACTIVATION.base, DATA, DmaFlag(2)), DmaError.BAD_DESCRIPTOR),
+        (bytes([DmaKind.FENCE, 2]) + bytes(30), DmaError.BAD_DESCRIPTOR),
         (Descriptor(DmaKind.TO_DEVICE, 0, Region.ACTIVATION.base, DATA), DmaError.BAD_DESCRIPTOR),
         (Descriptor(DmaKind.TO_DEVICE, 4, 0, DATA), DmaError.BAD_DESCRIPTOR),
         (Descriptor(DmaKind.TO_DEVICE, 4, Region.TRACE.base, DATA), DmaError.BAD_DESCRIPTOR),
