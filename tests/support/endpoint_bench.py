@@ -56,6 +56,8 @@ class EndpointBench:
         self.write_results: list[DmaError] = []
         self.events: dict[str, int] = {}
         self.interrupt = 0  #: set to have one event
+        self.standalone = not hasattr(dut, "function")  #: it has its own configuration space; ``function`` is for the monitor then
+        self.link_up = 1  #: of a standalone one
         self.interrupts = 0  #: free for a test to count in
         self.unexpected = 0  #: the endpoint's count of unexpected completions
         self.message_request = 0  #: the endpoint asks for a message
@@ -130,10 +132,14 @@ class EndpointBench:
 
     async def _step(self, ctx: SimulatorContext) -> None:
         dut, host = self.dut, self.dut.host
-        for name, value in self.function.items():
-            self._set(ctx, getattr(dut.function, name), value)
-        for name, value in self.message.items():
-            self._set(ctx, getattr(dut.function.msi, name), value)
+        if self.standalone:
+            self._set(ctx, dut.link_up, self.link_up)
+            self.function["link_up"] = self.link_up
+        else:
+            for name, value in self.function.items():
+                self._set(ctx, getattr(dut.function, name), value)
+            for name, value in self.message.items():
+                self._set(ctx, getattr(dut.function.msi, name), value)
         self._set(ctx, host.interrupt, self.interrupt)
         self.interrupt = 0
 
@@ -174,8 +180,10 @@ class EndpointBench:
             self._bus = None
         self._take(ctx)
         self.unexpected = ctx.get(dut.unexpected_completions)
-        self.message_request = ctx.get(dut.function.msi.request)
-        events = ctx.get(dut.function.events.as_value())
+        events = 0
+        if not self.standalone:
+            self.message_request = ctx.get(dut.function.msi.request)
+            events = ctx.get(dut.function.events.as_value())
         if events:
             for index, name in enumerate(("unsupported", "posted", "poisoned", "malformed", "unexpected", "timeout")):
                 self.events[name] = self.events.get(name, 0) + (events >> index & 1)

@@ -69,7 +69,7 @@ class TlpReceiver(Component):
     Parameters
     ----------
     configuration:
-        Configuration requests of type 0 are served; else they are unsupported, as a hard block keeps them to itself.
+        Configuration requests of type 0 for function 0 are served; else they are unsupported, as a hard block keeps them to itself.
 
     Members
     -------
@@ -124,7 +124,13 @@ class TlpReceiver(Component):
             with m.If(beat.first):
                 m.d.sync += [header.eq(low), words[0].eq(high), bar_hit.eq(beat.bar_hit), count.eq(0), short.eq(beat.last)]
             with m.Elif(second):
-                m.d.sync += [words[1].eq(low), words[2].eq(high), first_data.eq(high), short.eq(header.long & ~beat.keep[1])]
+                m.d.sync += [
+                    words[1].eq(low),
+                    words[2].eq(high),
+                    bar_hit.eq(bar_hit | beat.bar_hit),
+                    first_data.eq(high),
+                    short.eq(header.long & ~beat.keep[1]),
+                ]
                 with m.If(~header.long & beat.keep[1]):
                     m.d.sync += [count.eq(1), lanes.eq(1), self.completion.data.eq(high)]
             with m.Else():
@@ -178,7 +184,7 @@ class TlpReceiver(Component):
                 m.d.comb += known.eq(~writes)
             with m.Case(TypeField.CONFIGURATION_0):
                 m.d.comb += [known.eq(~long), request.kind.eq(RequestKind.CONFIGURATION)]
-                m.d.comb += served.eq(one if self._configuration else 0)
+                m.d.comb += served.eq(one & (request.address[16:19] == 0) if self._configuration else 0)
             with m.Case(TypeField.IO, TypeField.CONFIGURATION_1):
                 m.d.comb += known.eq(~long)
             with m.Case(TypeField.FETCH_ADD, TypeField.SWAP, TypeField.COMPARE_AND_SWAP):

@@ -44,7 +44,7 @@ def TlpStream() -> stream.Signature:
         In any beat of a TLP, the last at the latest. Towards the endpoint: drop this TLP. From the endpoint: nullify it
         (discontinue); it never does that.
     bar_hit: 1
-        Towards the endpoint, valid in the first beat: this memory request hits BAR0. 0 from the endpoint.
+        Towards the endpoint, in the first beat, the second, or both: this memory request hits BAR0. 0 from the endpoint.
 
     The endpoint sends the beats of a TLP without a pause: once the first was offered, ``valid`` stays high until the last was taken
     (hard blocks demand this), unless ``link_up`` falls. Towards the endpoint there may be pauses anywhere.
