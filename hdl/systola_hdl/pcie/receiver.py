@@ -192,14 +192,15 @@ class TlpReceiver(Component):
             with m.Case("10---"):  # messages; all those of no interest here
                 m.d.comb += [known.eq(long), posted.eq(1)]
         poisoned, message, whole = Signal(), Signal(), Signal()
+        refused = whole & posted & ~message & ~poisoned & ~served
         m.d.comb += [
             poisoned.eq(header.poisoned & writes),
             message.eq(header.type[3:] == 0b10),
             whole.eq(over & known & ~header.prefix & ~malformed),
             events.malformed.eq(over & (malformed | ~known | header.prefix)),
             events.poisoned.eq(whole & poisoned & ~message),
-            events.unsupported.eq(whole & posted & ~message & ~poisoned & ~served),
-            events.posted.eq(events.unsupported),
+            events.unsupported.eq(refused),
+            events.posted.eq(refused),
             self.request.valid.eq(whole & (~posted | (served & ~poisoned))),
             request.write.eq(writes),
             request.memory.eq((header.type == TypeField.MEMORY) | (header.type == TypeField.MEMORY_LOCKED)),
