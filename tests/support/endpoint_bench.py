@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +54,7 @@ class EndpointBench:
         self.writes: deque[tuple[int, bytes]] = deque()
         self.read_results: list[ReadResult] = []
         self.write_results: list[DmaError] = []
-        self.events: dict[str, int] = {}
+        self.events: Counter[str] = Counter()
         self.interrupt = 0  #: set to have one event
         self.standalone = not hasattr(dut, "function")  #: it has its own configuration space; ``function`` is for the monitor then
         self.link_up = 1  #: of a standalone one
@@ -186,7 +186,7 @@ class EndpointBench:
             events = ctx.get(dut.function.events.as_value())
         if events:
             for index, name in enumerate(("unsupported", "posted", "poisoned", "malformed", "unexpected", "timeout")):
-                self.events[name] = self.events.get(name, 0) + (events >> index & 1)
+                self.events[name] += events >> index & 1
         await ctx.tick()
         self.cycle += 1
         self._settled = self._settled + 1 if self.function["link_up"] else 0
