@@ -179,11 +179,9 @@ class DmaModel:
 
     def _stop(self, error: DmaError) -> None:
         self._error = error
-        if not self.link_up:
-            return
         try:
             self._record(self._address("record"))
-        except TransferError:
+        except TransferError:  # the link is down, or the address nobody's
             return
         self._interrupt()
 

@@ -101,10 +101,12 @@ def test_blocks_move_by_dma_and_registers_by_words(device: systola.Device, funct
     function.words = dict.fromkeys(function.words, 0)
     device.transport.write(Region.WEIGHT.base, bytes(CONFIG.weight_bytes))
     assert function.words["written"] == 1
-    assert function.words["read"] < 20
+    assert device.transport.read(Region.WEIGHT.base, CONFIG.weight_bytes) == bytes(CONFIG.weight_bytes)
+    assert function.words["written"] == 2
+    assert function.words["read"] < 40
     device.transport.write(register_address("scratch"), b"\1\2\3\4")
     assert device.transport.read(register_address("scratch"), 4) == b"\1\2\3\4"
-    assert function.words["written"] == 2
+    assert function.words["written"] == 3
 
 
 def test_blocks_larger_than_the_staging_memory_go_in_pieces(device: systola.Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +165,19 @@ def test_a_failed_access_to_memory_has_its_sentence_wherever_it_happens(error: D
         session.run(inputs(6))
     np.testing.assert_array_equal(session.run(inputs(6)), inputs(6) + 3)
     assert works(device)
+
+
+@pytest.mark.parametrize("action", ["write", "read"])
+def test_a_block_that_fails_can_be_moved_again(action: str) -> None:
+    memory = Moody()
+    device = systola.Device(PcieTransport(Faulty(CONFIG, memory), timeout=PATIENCE))
+    memory.at, memory.error = 1, DmaError.POISONED
+    move = {"write": lambda: device.transport.write(Region.WEIGHT.base, b"1234" * 99)}
+    move["read"] = lambda: device.transport.read(Region.WEIGHT.base, 396)  # type: ignore[assignment, return-value]
+    with pytest.raises(systola.LinkError, match="marked as corrupt"):
+        move[action]()
+    move["write"]()
+    assert device.transport.read(Region.WEIGHT.base, 396) == b"1234" * 99
 
 
 @pytest.mark.parametrize("back", [True, False])
@@ -248,6 +263,21 @@ def test_an_interruption_by_the_user_leaves_no_transfer_behind(
         with pytest.raises(KeyboardInterrupt):
             session.run(inputs(5))
     assert works(device)
+    session = device.load(small_program(CONFIG))
+    written = []
+
+    def third(offset: int, value: int) -> None:
+        written.append(offset)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        GoldenFunction._write(function, offset, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, "_write", third)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(inputs(5))
+    np.testing.assert_array_equal(session.run(inputs(5)), inputs(5) + 3)
+    assert function.device.read(dma_register_address("completed"), 1) == (4 * 5).to_bytes(4, "little")
 
 
 def test_lost_interrupts_cost_time_only(device: systola.Device, function: Faulty) -> None:
