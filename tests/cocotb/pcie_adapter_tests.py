@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -12,7 +11,7 @@ from cocotbext.axi import MemoryRegion
 from cocotbext.pcie.core.caps import PciCapId
 from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpAttr, TlpTc, TlpType
 from cocotbext.pcie.core.utils import PcieId
-from pcie_bench import HardBlock, Series7Block, TlpPort, UltrascaleBlock, tlp_of, watch_sent
+from pcie_bench import HardBlock, TlpPort, block_class, tlp_of, watch_sent
 
 BAR_BYTES = 1 << 16
 HIGH = 0x12_3456_0000_0000  #: host memory above 4 GiB
@@ -115,11 +114,6 @@ class Endpoint:
         tlp = self.request(address, len(data), (TlpType.MEM_WRITE, TlpType.MEM_WRITE_64))
         tlp.set_addr_be_data(address, data)
         self.send(tlp, error=error)
-
-
-def block_class() -> type[HardBlock]:
-    """The hard block that the runner has built an adapter for."""
-    return {"ultrascale": UltrascaleBlock, "series7": Series7Block}[os.environ["SYSTOLA_PCIE_BLOCK"]]
 
 
 async def start(dut: Any, rng: random.Random, *, bar_64: bool = False, **sizes: int) -> tuple[HardBlock, Endpoint]:

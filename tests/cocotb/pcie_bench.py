@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from cocotb.triggers import FallingEdge, RisingEdge, Timer
 from cocotbext.axi import AxiStreamBus
 from cocotbext.pcie.core import RootComplex
 from cocotbext.pcie.core.caps import PciCapId
-from cocotbext.pcie.core.tlp import Tlp, TlpType
+from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpType
 from cocotbext.pcie.xilinx.us import UltraScalePlusPcieDevice
 from series7_model import Series7Device
 from support.tlp_monitor import TlpMonitor, TlpViolation
@@ -43,6 +44,12 @@ def pauses(rng: random.Random, probability: float) -> Iterator[bool]:
     return (rng.random() < probability for _ in itertools.count())
 
 
+def link_is_up(dut: Any) -> bool:
+    """Neither reset nor is the link down."""
+    reset = dut.pins__user_reset if hasattr(dut, "pins__user_reset") else dut.pins__user_reset_out
+    return bool(int(dut.pins__user_lnk_up.value)) and not int(reset.value) and not int(dut.rst.value)
+
+
 class HardBlock:
     """Root complex, link and hard block, whose pins are those of the block under test that begin with ``pins__``.
 
@@ -65,6 +72,7 @@ class HardBlock:
     def __init__(self, dut: Any, bar_bytes: int, *, bar_64: bool = False) -> None:
         self.dut = dut
         dut.sys_reset.value = 0  # until enumeration begins
+        dut.rst.value = 1
         self.root = RootComplex()
         self.device = self.make_device()
         logging.getLogger("cocotb.pcie").setLevel(logging.ERROR)  # it warns of every empty slot
@@ -74,6 +82,7 @@ class HardBlock:
         self.monitor = TlpMonitor()
         self.violations: list[TlpViolation] = []
         self.faulty = 0  #: so many TLPs to come from the host are broken on purpose
+        self._due: dict[int, int] = {}  # bytes that were asked for, by tag
         self._watch()
 
     def make_device(self) -> Any:
@@ -90,6 +99,8 @@ class HardBlock:
         configuration = {TlpType.CFG_READ_0, TlpType.CFG_WRITE_0}  # is the model's own matter
 
         async def to_device(tlp: Tlp) -> None:
+            if tlp.fmt_type == TlpType.CPL and tlp.status != CplStatus.SC and tlp.tag in self._due:
+                tlp.byte_count = self._due[tlp.tag]  # the root complex leaves it out of its refusals
             if tlp.fmt_type not in configuration:
                 words = words_of(tlp)
                 self._judge(lambda: self.monitor.to_device(words, faulty=self.faulty > 0))
@@ -98,6 +109,8 @@ class HardBlock:
 
         async def from_device(tlp: Tlp) -> None:
             words = words_of(tlp)
+            if tlp.fmt_type in {TlpType.MEM_READ, TlpType.MEM_READ_64}:
+                self._due[tlp.tag] = tlp.get_be_byte_count()
             self._judge(lambda: self.monitor.from_device(words))
             await send(tlp)
 
@@ -119,8 +132,9 @@ class HardBlock:
         """Wait for the link, enumerate, give the function its sizes (in bytes), bus mastering and one MSI vector."""
         for _ in range(5):
             await RisingEdge(self.dut.clk)
+        self.dut.rst.value = 0
         self.dut.sys_reset.value = 1
-        while int(self.dut.rst.value) or not int(self.dut.pins__user_lnk_up.value):
+        while not link_is_up(self.dut):
             await RisingEdge(self.dut.clk)
         # The root complex answers reads with completions of this size, so it is set before anything else.
         self.root.max_payload_size = (max_payload // 128).bit_length() - 1
@@ -151,7 +165,7 @@ class HardBlock:
         """Take the link down and up again; ``forget`` is called while it is down. Configuration is kept, as the model does."""
         dut = self.dut
         dut.sys_reset.value = 0
-        while not int(dut.rst.value) or int(dut.pins__user_lnk_up.value):
+        while link_is_up(dut):
             await RisingEdge(dut.clk)
         await Timer(1, "us")
         for _ in range(200):
@@ -160,7 +174,7 @@ class HardBlock:
             await RisingEdge(dut.clk)
         self.monitor.reset()
         dut.sys_reset.value = 1
-        while int(dut.rst.value) or not int(dut.pins__user_lnk_up.value):
+        while not link_is_up(dut):
             await RisingEdge(dut.clk)
 
     def finish(self, *, unanswered: bool = False) -> None:
@@ -193,7 +207,7 @@ class UltrascaleBlock(HardBlock):
             enable_client_tag=True,
             pf0_msi_enable=True,
             user_clk=dut.clk,
-            user_reset=dut.rst,
+            user_reset=dut.pins__user_reset,
             sys_reset=dut.sys_reset,
             **{f"{name}_bus": AxiStreamBus.from_prefix(dut, f"pins__{name}_") for name in ("cq", "cc", "rq", "rc")},
             **pins("user_lnk_up", "pcie_cq_np_req", "pcie_rq_seq_num0", "pcie_rq_seq_num_vld0", "cfg_bus_number"),
@@ -231,6 +245,11 @@ class Series7Block(HardBlock):
         self.device.empty()
 
 
+def block_class() -> type[HardBlock]:
+    """The hard block that the runner has built an adapter for."""
+    return {"ultrascale": UltrascaleBlock, "series7": Series7Block}[os.environ["SYSTOLA_PCIE_BLOCK"]]
+
+
 async def watch_sent(dut: Any, channel: str) -> None:
     """See that what is offered to the hard block stays until it is taken, and that nothing pauses inside a packet."""
     rule = StreamRule(channel)
@@ -238,7 +257,7 @@ async def watch_sent(dut: Any, channel: str) -> None:
     while True:
         await FallingEdge(dut.clk)
         await Timer(2, "ns")
-        if int(dut.rst.value) or not int(dut.pins__user_lnk_up.value):
+        if not link_is_up(dut):
             rule, inside = StreamRule(channel), False
             continue
         valid, ready, last, *payload = (
@@ -287,7 +306,7 @@ class TlpPort:
             dut.tx__payload.value = self.beats[0] if offered else rng.getrandbits(70)
             await Timer(1, "step")
             await Timer(1, "ns")
-            if int(dut.rst.value) or not int(dut.pins__user_lnk_up.value):
+            if not link_is_up(dut):
                 words, inside, rule = [], False, StreamRule("rx")
             else:
                 rule.check(bool(int(dut.rx__valid.value)), ready, int(dut.rx__payload.value))

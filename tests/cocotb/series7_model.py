@@ -57,7 +57,7 @@ class Series7Device(Device):
         self.received: Queue[Tlp] = Queue()
         for name in ("user_lnk_up", "m_axis_rx__tvalid", "s_axis_tx__tready", "cfg_interrupt_rdy", "cfg_interrupt_msienable"):
             self.pin(name).value = 0
-        dut.rst.value = 0
+        self.pin("user_reset_out").value = 1
         cocotb.start_soon(Clock(dut.clk, round(1e9 / clock_hz), unit="ns").start())
         for task in (self._run_link, self._run_source, self._run_sink, self._run_send, self._run_state, self._run_interrupt):
             cocotb.start_soon(task())
@@ -67,7 +67,7 @@ class Series7Device(Device):
 
     @property
     def is_up(self) -> bool:
-        return bool(int(self.pin("user_lnk_up").value)) and not int(self.dut.rst.value)
+        return bool(int(self.pin("user_lnk_up").value)) and not int(self.pin("user_reset_out").value)
 
     def empty(self) -> None:
         """Forget what is under way."""
@@ -108,7 +108,7 @@ class Series7Device(Device):
         while True:
             await RisingEdge(self.dut.clk)
             up = int(self.dut.sys_reset.value)
-            self.dut.rst.value = not up
+            self.pin("user_reset_out").value = not up
             self.pin("user_lnk_up").value = up
 
     async def _run_source(self) -> None:

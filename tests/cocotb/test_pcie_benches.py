@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, connect, flipped
 from support.cocotb_runner import run_bench
 
+from systola_hdl.pcie.endpoint import TlpEndpoint
 from systola_hdl.pcie.series7 import Series7Adapter
 from systola_hdl.pcie.ultrascale import UltrascaleAdapter
 
 HERE = Path(__file__).parent
+WINDOW_BITS = 20
+TIMEOUT = 2000  #: cycles, long enough for the model's link and short enough to wait for
 
 
 class AdapterOnPins(Component):
@@ -30,9 +34,80 @@ class AdapterOnPins(Component):
         return m
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("adapter", "tests"), [("ultrascale", 16), ("series7", 13)])
-def test_adapter(adapter: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = AdapterOnPins({"ultrascale": UltrascaleAdapter, "series7": Series7Adapter}[adapter]())
-    bench = HERE / f"pcie_{adapter}" / f"bench_pcie_{adapter}.py"
-    run_bench(block, f"pcie-{adapter}", bench, tests=tests, environment={"SYSTOLA_PCIE_BLOCK": adapter}, monkeypatch=monkeypatch)
+class EndpointOnPins(Component):
+    """An adapter with the endpoint behind it."""
+
+    def __init__(self, adapter: UltrascaleAdapter | Series7Adapter, endpoint: TlpEndpoint) -> None:
+        self._adapter, self._endpoint = adapter, endpoint
+        members = {"pins": adapter.signature.members["pins"], "host": endpoint.signature.members["host"], "sys_reset": In(1)}
+        super().__init__(members)
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.adapter = adapter = self._adapter
+        m.submodules.endpoint = endpoint = self._endpoint
+        connect(m, adapter.pins, flipped(self.pins))
+        connect(m, adapter.rx, endpoint.rx)
+        connect(m, endpoint.tx, adapter.tx)
+        connect(m, adapter.function, endpoint.function)
+        connect(m, endpoint.host, flipped(self.host))
+        return m
+
+
+ADAPTERS = {"ultrascale": UltrascaleAdapter, "series7": Series7Adapter}
+
+
+#: Quick parts of the benches, as a regular expression of tests' names and how many these are; "" are all.
+ADAPTER_PARTS = {
+    "ultrascale": (r"registers/bar_64=True|transfers/sizes=0|order|credit|bad_completions|message|discontinued|refused", 8),
+    "series7": (r"registers/bar_64=False|transfers/sizes=1|bad_checksum", 3),
+}
+ADAPTER_TESTS = {"ultrascale": 16, "series7": 13}
+ENDPOINT_PART = (r"words|refusals|transfers/setting=1|refused_reads", 4)
+ENDPOINT_TESTS = 11
+
+
+def full(*arguments: object) -> Any:
+    return pytest.param(*arguments, marks=pytest.mark.full)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("adapter", "chosen", "tests"),
+    [
+        *((name, chosen, tests) for name, (chosen, tests) in ADAPTER_PARTS.items()),
+        *(full(name, "", tests) for name, tests in ADAPTER_TESTS.items()),
+    ],
+)
+def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_bench(
+        AdapterOnPins(ADAPTERS[adapter]()),
+        f"pcie-{adapter}",
+        HERE / f"pcie_{adapter}" / f"bench_pcie_{adapter}.py",
+        tests=tests,
+        chosen=chosen,
+        environment={"SYSTOLA_PCIE_BLOCK": adapter},
+        monkeypatch=monkeypatch,
+    )
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("adapter", "largest", "chosen", "tests"),
+    [
+        ("ultrascale", 6000, *ENDPOINT_PART),
+        *(full(name, largest, "", ENDPOINT_TESTS) for name, largest in (("ultrascale", 1 << 20), ("series7", 6000))),
+    ],
+)
+def test_endpoint(adapter: str, largest: int, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``largest``: a transfer of the longest ones, in bytes."""
+    endpoint = TlpEndpoint(WINDOW_BITS, timeout=TIMEOUT)
+    run_bench(
+        EndpointOnPins(ADAPTERS[adapter](TlpEndpoint.non_posted_requests), endpoint),
+        f"pcie-endpoint-{adapter}",
+        HERE / "pcie_endpoint" / "bench_pcie_endpoint.py",
+        tests=tests,
+        chosen=chosen,
+        environment={"SYSTOLA_PCIE_BLOCK": adapter, "SYSTOLA_PCIE_TIMEOUT": str(TIMEOUT), "SYSTOLA_PCIE_LARGEST": str(largest)},
+        monkeypatch=monkeypatch,
+    )

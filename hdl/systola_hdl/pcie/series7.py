@@ -25,13 +25,15 @@ class Series7Pins(Signature):
     """The user side of PCIE_2_1 within its AXI wrapper, as far as it is used; initiator is the hard block. Names are PG054's.
 
     The wrapper is to be set up with 64 bits, one function, one MSI vector, flow control of non-posted requests (TRN_NP_FC), and to
-    trim checksums (ENABLE_RX_TD_ECRC_TRIM). ``user_clk_out`` and ``user_reset_out`` are clock and reset of the ``sync`` domain.
+    trim checksums (ENABLE_RX_TD_ECRC_TRIM). ``user_clk_out`` is the clock of the ``sync`` domain. ``user_reset_out`` is not its
+    reset: the engine outlives a reset of the link, and tells the host what was cut off by it.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "user_lnk_up": Out(1),
+                "user_reset_out": Out(1),
                 "m_axis_rx": Out(AxiStream(RX_USER_BITS, keep_bits=8)),
                 "s_axis_tx": In(AxiStream(TX_USER_BITS, keep_bits=8)),
                 "tx_cfg_gnt": In(1),
@@ -124,7 +126,7 @@ class Series7Adapter(Component):
             pins.tx_cfg_gnt.eq(1),
             pins.rx_np_ok.eq(1),
             pins.rx_np_req.eq(credit.request),
-            function.link_up.eq(pins.user_lnk_up),
+            function.link_up.eq(pins.user_lnk_up & ~pins.user_reset_out),
             function.function_id.eq(Cat(pins.cfg_function_number, pins.cfg_device_number, pins.cfg_bus_number)),
             function.max_payload.eq(pins.cfg_dcommand[5:8]),
             function.max_read_request.eq(pins.cfg_dcommand[12:15]),
@@ -135,4 +137,4 @@ class Series7Adapter(Component):
             pins.cfg_interrupt.eq(function.msi.request & function.msi.enable),
             function.msi.acknowledge.eq(function.msi.request & (pins.cfg_interrupt_rdy | ~function.msi.enable)),
         ]
-        return ResetInserter(~pins.user_lnk_up)(m)
+        return ResetInserter(~function.link_up)(m)

@@ -26,13 +26,15 @@ class UltrascalePins(Signature):
     """The hard block's user side, as far as it is used; initiator is the hard block. Names are those of PG213's tables.
 
     The block is to be set up with 64-bit interfaces aligned to dwords, without straddling, with client tags and one function with
-    one MSI vector. Its ``user_clk`` and ``user_reset`` are clock and reset of the ``sync`` domain.
+    one MSI vector. Its ``user_clk`` is the clock of the ``sync`` domain. ``user_reset``, which is active whenever the link is
+    down, is not its reset: the engine outlives a reset of the link, and tells the host what was cut off by it.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "user_lnk_up": Out(1),
+                "user_reset": Out(1),
                 "cq": Out(AxiStream(CQ_USER_BITS)),
                 "rc": Out(AxiStream(RC_USER_BITS)),
                 "cc": In(AxiStream(CC_USER_BITS)),
@@ -96,7 +98,7 @@ class UltrascaleAdapter(Component):
         drained, answered = self._build_transmitter(m)
         self._build_credit(m, answered, requests.dropped)
         self._build_function(m, drained)
-        return ResetInserter(~self.pins.user_lnk_up)(m)
+        return ResetInserter(~self.function.link_up)(m)
 
     def _build_transmitter(self, m: Module) -> tuple[Signal, Signal]:
         """Both transmitters; returns whether all writes have left, and a pulse for each completion."""
@@ -146,7 +148,7 @@ class UltrascaleAdapter(Component):
         """State of the function, and the handshake of the interrupt."""
         pins, function = self.pins, self.function
         m.d.comb += [
-            function.link_up.eq(pins.user_lnk_up),
+            function.link_up.eq(pins.user_lnk_up & ~pins.user_reset),
             function.function_id.eq(Cat(Const(0, 8), pins.cfg_bus_number)),
             function.max_payload.eq(pins.cfg_max_payload),
             function.max_read_request.eq(pins.cfg_max_read_req),
