@@ -55,9 +55,9 @@ def transfer(seed: int, *, count: int, most: int, stalls: float) -> EndpointBenc
     return bench
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3, 6))
 def test_random_transfers(seed: int) -> None:
-    transfer(seed, count=12, most=700, stalls=(0.0, 0.3, 0.6)[seed % 3])
+    transfer(seed, count=8, most=600, stalls=(0.0, 0.3, 0.6)[seed % 3])
 
 
 @pytest.mark.full
@@ -72,7 +72,7 @@ def test_transfers_of_64_kib(seed: int) -> None:
     transfer(seed, count=3, most=1 << 16, stalls=0.1)
 
 
-@pytest.mark.parametrize("offset", range(8))
+@pytest.mark.parametrize("offset", [0, 3, 5, *(pytest.param(offset, marks=pytest.mark.full) for offset in (1, 2, 4, 6, 7))])
 def test_every_alignment_of_every_small_length(offset: int) -> None:
     bench = EndpointBench(TlpEndpoint(20))
     sizes = range(1, 20)
@@ -88,10 +88,10 @@ def test_every_alignment_of_every_small_length(offset: int) -> None:
         assert bench.host.read(HIGH * (index % 2) + 64 * index, 32) == around
 
 
-@pytest.mark.parametrize("place", [0x10000, HIGH, 0x10004, HIGH + 4])
+@pytest.mark.parametrize("place", [0x10000, HIGH])
 def test_throughput_at_a_payload_of_256_bytes(place: int) -> None:
     """Nearly all that the interface can carry: 34 beats for 256 bytes, each way and both at once."""
-    size = 1 << 13
+    size = 1 << 12
     bench = EndpointBench(TlpEndpoint(20), max_payload=1)
     content = random.Random(1).randbytes(size)
     bench.host.write(place, content)

@@ -168,7 +168,9 @@ class TlpMonitor:
             raise TlpViolation("byte count", f"marked as modified: {tlp}")
         if tlp.status not in list(Status):
             raise TlpViolation("status", f"{tlp.status} is reserved")
-        if (tlp.byte_count, tlp.lower_address) != (entry.remaining, entry.lower_address):
+        # What a host says in these fields of a refusal is of no use to anybody, and differs.
+        judged = boundary is None or tlp.status == Status.SUCCESSFUL
+        if judged and (tlp.byte_count, tlp.lower_address) != (entry.remaining, entry.lower_address):
             raise TlpViolation(
                 "byte count" if tlp.byte_count != entry.remaining else "lower address",
                 f"{tlp.byte_count} and {tlp.lower_address:#x} where {entry.remaining} and {entry.lower_address:#x} are due: {tlp}",

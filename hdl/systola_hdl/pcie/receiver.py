@@ -162,7 +162,9 @@ class TlpReceiver(Component):
             self.completion.malformed.eq(malformed & ~bad),
             over.eq(done & ~is_completion & ~bad),
         ]
-        self._judge_request(m, over, bar_hit, malformed, header)
+        hit = Signal()  # BAR0, or function 0
+        m.d.comb += hit.eq(Mux(header.type == TypeField.MEMORY, bar_hit, words[1][16:19] == 0))
+        self._judge_request(m, over, hit, malformed, header)
         m.d.comb += [
             self.request.payload.address.eq(Mux(header.long, words[2], words[1])),
             self.request.payload.data.eq(first_data),
@@ -171,7 +173,7 @@ class TlpReceiver(Component):
         ]
         return m
 
-    def _judge_request(self, m: Module, over: Signal, bar_hit: Signal, malformed: Signal, header: data.View) -> None:
+    def _judge_request(self, m: Module, over: Signal, hit: Signal, malformed: Signal, header: data.View) -> None:
         """Whether a whole request is served, refused, or dropped and reported."""
         request, events = self.request.payload, self.events
         writes, long = header.with_data, header.long
@@ -179,12 +181,12 @@ class TlpReceiver(Component):
         m.d.comb += one.eq(header.length == 1)
         with m.Switch(header.type):
             with m.Case(TypeField.MEMORY):
-                m.d.comb += [known.eq(1), posted.eq(writes), served.eq(one & bar_hit), request.kind.eq(RequestKind.MEMORY)]
+                m.d.comb += [known.eq(1), posted.eq(writes), served.eq(one & hit), request.kind.eq(RequestKind.MEMORY)]
             with m.Case(TypeField.MEMORY_LOCKED):
                 m.d.comb += known.eq(~writes)
             with m.Case(TypeField.CONFIGURATION_0):
                 m.d.comb += [known.eq(~long), request.kind.eq(RequestKind.CONFIGURATION)]
-                m.d.comb += served.eq(one & (request.address[16:19] == 0) if self._configuration else 0)
+                m.d.comb += served.eq(one & hit if self._configuration else 0)
             with m.Case(TypeField.IO, TypeField.CONFIGURATION_1):
                 m.d.comb += known.eq(~long)
             with m.Case(TypeField.FETCH_ADD, TypeField.SWAP, TypeField.COMPARE_AND_SWAP):
