@@ -7,10 +7,10 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
-from systola_firmware.config import Config
+from systola_firmware.config import DMA_BEAT_BYTES, Config
 from systola_hdl.block_memory import BlockMemory
 from systola_hdl.dot_cell import delayed
-from systola_hdl.interfaces import ActivationRead, ActivationWrite, Bus
+from systola_hdl.interfaces import ActivationRead, ActivationWrite, BeatRead, BeatWrite, Bus
 
 __all__ = ["ActivationMemory"]
 
@@ -20,8 +20,8 @@ class ActivationMemory(Component):
 
     A vector at address ``a`` is line ``a // rows`` of the lanes from ``a % rows`` on and the next line of those before, rotated.
     Addresses wrap at the end of the memory. One read and one write a cycle; each side serves its
-    clients by fixed priority: post-processor, streamer (reads only), host. The post-processor's read is registered twice on its
-    way: the first register tells the streamer, in one of its own, that its cycle is taken.
+    clients by fixed priority: post-processor, streamer (reads only), host, DMA. The post-processor's read is registered twice on
+    its way: the first register tells the streamer, in one of its own, that its cycle is taken.
 
     Attributes
     ----------
@@ -31,6 +31,8 @@ class ActivationMemory(Component):
         :class:`ActivationWrite`, flipped; always ready.
     host:
         :class:`Bus`, flipped; the address is the byte offset in this memory, in range and a multiple of 4. One request at a time.
+    dma_read, dma_write:
+        :class:`BeatRead` and :class:`BeatWrite`, flipped; only with ``config.dma``. Reads have the streamer's latency.
     """
 
     #: Cycles from the streamer's accepted address to its vector: line addresses, lanes, memory, rotator in two.
@@ -45,14 +47,16 @@ class ActivationMemory(Component):
         self.depth = config.activation_bytes // config.rows
         #: Byte lanes, for inspection by tests: ``lanes[a % rows].data[a // rows]``.
         self.lanes = [BlockMemory(8, self.depth) for _ in range(config.rows)]
-        super().__init__(
-            {
-                "read_post": In(ActivationRead(config)),
-                "read_stream": In(ActivationRead(config)),
-                "write": In(ActivationWrite(config)),
-                "host": In(Bus()),
-            }
-        )
+        members = {
+            "read_post": In(ActivationRead(config)),
+            "read_stream": In(ActivationRead(config)),
+            "write": In(ActivationWrite(config)),
+            "host": In(Bus()),
+        }
+        if config.dma:
+            members["dma_read"] = In(BeatRead(config.activation_bytes))
+            members["dma_write"] = In(BeatWrite(config.activation_bytes))
+        super().__init__(members)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
@@ -92,7 +96,10 @@ class ActivationMemory(Component):
         ]
 
         # Cycle 0: the winner. Cycle 1: its line, the next one, the offset.
-        address = Mux(post_valid, post_address, Mux(stream.valid, stream.address, self._held.address[: len(stream.address)]))
+        host_address = self._held.address[: len(stream.address)]
+        if self.config.dma:
+            host_address = Mux(host_read, host_address, self.dma_read.address)
+        address = Mux(post_valid, post_address, Mux(stream.valid, stream.address, host_address))
         line, following, offset = self._split(m, address, "read")
         lanes = []
         for index, lane in enumerate(self.lanes):
@@ -109,11 +116,15 @@ class ActivationMemory(Component):
         for client, accepted in ((post, post_valid), (stream, stream.valid & stream.ready)):
             m.d.comb += client.data.eq(vector)
             m.d.comb += client.data_valid.eq(delayed(m, accepted, self.read_latency, "accepted", init=0))
+        if self.config.dma:
+            dma = self.dma_read
+            m.d.comb += [dma.ready.eq(host_turn & ~host_read), dma.data.eq(vector.as_value()[: len(dma.data)])]
+            m.d.comb += dma.data_valid.eq(delayed(m, dma.valid & dma.ready, self.read_latency, "dma_accepted", init=0))
         return vector, delayed(m, host_read & host_turn, self.read_latency, "host_accepted", init=0)
 
     def _build_write(self, m: Module, host_write: Signal, host_turn: Signal) -> None:
         rows = self.config.rows
-        count = max(self.config.requantize_lanes, 4)
+        count = max(self.config.requantize_lanes, DMA_BEAT_BYTES if self.config.dma else 4)
         # Cycle 1: as it came. Cycle 2: the winner. Cycles 3 and 4: rotated to the lanes. At the end of cycle 4 it is written.
         valid = delayed(m, self.write.valid, 1, "write_valid", init=0)
         came_address = delayed(m, self.write.address, 1, "came_address")
@@ -126,6 +137,11 @@ class ActivationMemory(Component):
             m.d.comb += [address.eq(came_address), values.eq(came_data), mask.eq(came_mask)]
         with m.Else():
             m.d.comb += [address.eq(self._held.address), values.eq(self._held.data), mask.eq(Mux(host_write, 0xF, 0))]
+            if self.config.dma:
+                dma = self.dma_write
+                m.d.comb += dma.ready.eq(~host_write)
+                with m.If(~host_write):
+                    m.d.comb += [address.eq(dma.address), values.eq(dma.data), mask.eq(Mux(dma.valid, dma.mask, 0))]
         line, following, offset = self._split(m, address, "write")
         held_values, held_mask = delayed(m, values, 1, "write_values"), delayed(m, mask, 1, "write_mask", init=0)
         slots = [Cat(held_values.word_select(i, 8), held_mask[i]) if i < count else C(0, 9) for i in range(rows)]

@@ -11,7 +11,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
-from systola_firmware.config import Config
+from systola_firmware.config import DMA_BEAT_BYTES, Config
 from systola_firmware.isa import Unit
 from systola_hdl.layouts import instruction_payload
 
@@ -19,6 +19,8 @@ __all__ = [
     "AccumulatorDrain",
     "ActivationRead",
     "ActivationWrite",
+    "BeatRead",
+    "BeatWrite",
     "Bus",
     "UnitControl",
     "WeightRead",
@@ -83,6 +85,44 @@ class WeightRead(Signature):
                 "ready": In(1),
                 "address": Out(ceil_log2(config.weight_words)),
                 "data": In(data.ArrayLayout(8, config.weight_word_bytes)),
+                "data_valid": In(1),
+            }
+        )
+
+
+class BeatWrite(Signature):
+    """Client of a memory's second host port: up to 8 bytes to byte ``address`` of a memory of ``size`` bytes.
+
+    Byte ``i`` is written to ``address + i`` if ``mask[i]``; no such byte lies behind the end. The activation memory takes any
+    address and mask; elsewhere the address is a multiple of 8, and the mask has the same bit for all bytes of a word of 32 bits.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(ceil_log2(size)),
+                "data": Out(8 * DMA_BEAT_BYTES),
+                "mask": Out(DMA_BEAT_BYTES),
+            }
+        )
+
+
+class BeatRead(Signature):
+    """Client of a memory's second host port: 8 bytes from byte ``address``, aligned as for :class:`BeatWrite`.
+
+    Behind the end of the memory, bytes mean nothing. ``data`` comes with ``data_valid``, in the order of the requests, and cannot
+    be refused.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(ceil_log2(size)),
+                "data": In(8 * DMA_BEAT_BYTES),
                 "data_valid": In(1),
             }
         )

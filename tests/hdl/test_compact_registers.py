@@ -232,9 +232,8 @@ def test_decoder(changes: dict[str, int]) -> None:
     async def bench(ctx: SimulatorContext) -> None:
         nonlocal finished
         expected = []
-        for region in places:
+        for region, (name, base) in places.items():
             size = region_bytes(config, region)
-            name, base = places[region]
             for offset in (0, 4, size - 4):
                 word = base + offset // 4
                 assert await bus.read(ctx, region.base + offset) == 0x100_0000 + word
