@@ -1,14 +1,17 @@
 """The engine: everything behind the host's bus."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.config import Config
 from systola_firmware.isa import WATCHDOG_CYCLES
+from systola_firmware.memory_map import STATUS_ERROR_SHIFT
 from systola_hdl.accumulators import AccumulatorBuffer
 from systola_hdl.activation_memory import ActivationMemory
 from systola_hdl.bus_decoder import BusDecoder
 from systola_hdl.counters import Counters
+from systola_hdl.dma.engine import DmaEngine
+from systola_hdl.host_port import HostMemory
 from systola_hdl.interfaces import Bus
 from systola_hdl.matmul_unit import MatmulUnit
 from systola_hdl.post_unit import PostUnit
@@ -40,16 +43,15 @@ class Engine(Component):
         A program runs.
     done: Out(1)
         The last program reached END.
+    host: In(HostMemory())
+        A link to the host's memory; only with ``config.dma``. Without such a link, leave it unconnected: ``link_up`` is low then.
     """
-
-    bus: In(Bus())
-    busy: Out(1)
-    done: Out(1)
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         self._config = config
         self._watchdog_cycles = watchdog_cycles
-        super().__init__()
+        members = {"bus": In(Bus()), "busy": Out(1), "done": Out(1)}
+        super().__init__({**members, "host": In(HostMemory())} if config.dma else members)
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
@@ -91,6 +93,8 @@ class Engine(Component):
         m.d.comb += matmul.step_done.eq(post.step_done)
         self._connect_host(m, registers, program, sequencer)
         self._connect_observation(m, registers, sequencer, counters, trace)
+        if config.dma:
+            self._build_dma(m)
 
         m.d.comb += [
             counters.events.array_busy.eq(matmul.array_busy),
@@ -123,6 +127,28 @@ class Engine(Component):
             registers.error_address.eq(Mux(sequencer.error, sequencer.error_address, 0)),
             self.busy.eq(sequencer.busy),
             self.done.eq(sequencer.done),
+        ]
+
+    def _build_dma(self, m: Module) -> None:
+        """The DMA engine beside the host's bus, with a port of its own at each memory."""
+        m.submodules.dma = dma = DmaEngine(self._config)
+        registers, sequencer, counters = m.submodules.registers, m.submodules.sequencer, m.submodules.counters
+        flags = Cat(registers.busy, registers.done, registers.error)
+        connect(m, m.submodules.decoder.dma, dma.registers)
+        connect(m, flipped(self.host), dma.host)
+        for name in ("program", "activation", "weight"):
+            memory = m.submodules[name]
+            connect(m, getattr(dma, f"read_{name}"), memory.dma_read)
+            connect(m, getattr(dma, f"write_{name}"), memory.dma_write)
+        m.d.comb += [
+            sequencer.start.eq(registers.start | dma.start),
+            sequencer.start_address.eq(Mux(dma.start, dma.start_address, registers.start_address)),
+            dma.busy.eq(sequencer.busy),
+            dma.error.eq(sequencer.error),
+            dma.state.status.eq(Cat(flags, Const(0, STATUS_ERROR_SHIFT - len(flags)), registers.error_code)),
+            dma.state.error_address.eq(registers.error_address),
+            dma.state.marks.eq(registers.marks),
+            dma.state.counters.eq(counters.values),
         ]
 
     def _connect_observation(self, m: Module, registers: Registers, sequencer: Sequencer, counters: Counters, trace: Trace) -> None:

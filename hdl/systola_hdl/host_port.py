@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from amaranth.hdl import unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
@@ -10,18 +12,19 @@ from systola_firmware.config import DMA_BEAT_BYTES
 from systola_firmware.dma import LENGTH_BITS
 from systola_hdl.interfaces import Bus
 
-__all__ = ["DMA_ERROR", "HostPort"]
+__all__ = ["DMA_ERROR", "HostMemory", "HostPort"]
 
 #: Shape of a :class:`~systola_firmware.dma.DmaError`.
 DMA_ERROR = unsigned(8)
 
 
-class HostPort(Signature):
-    """Between a link (initiator) and the engine, called *device* here. Directions are those of the link: Out is link to device.
+class HostMemory(Signature):
+    """The host's memory and an interrupt, between a link (initiator) and the engine, called *device* here: Out is link to device.
 
-    Every request that the link has taken is answered, also while ``link_up`` is low (then with LINK_DOWN): the device counts on it
-    and never withdraws a request. Either side may stall a stream for as long as it likes; the device holds ``read_data`` back until
-    earlier work is done. So none of the streams may wait for another one, except an answer for its request.
+    Every request is taken in the end, and answered once it is taken, also while ``link_up`` is low (then with LINK_DOWN): the
+    device counts on it and never withdraws a request. Either side may stall a stream for as long as it likes; the device holds
+    ``read_data`` back until earlier work is done. So no stream may wait for another one, but for these: a request for room for its
+    answer, an answer for its request.
 
     A transfer of ``length`` bytes is ``ceil(length / 8)`` beats; byte ``i`` of the transfer is in bits ``8*(i % 8)`` and up of beat
     ``i // 8`` whatever the alignment of the host address. What lies behind the last byte in the last beat means nothing.
@@ -29,25 +32,18 @@ class HostPort(Signature):
     Reads are answered in the order of their requests, writes in the order of theirs; reads and writes are not ordered with each
     other. What the device writes, and an interrupt after the ``write_done`` of a write, reach the host in this order.
 
-    Parameters
-    ----------
-    dma:
-        With all members; a link that cannot reach the host's memory has ``bus`` alone.
-
     Members
     -------
-    bus: Out(Bus())
-        Word access to the memory map.
     read: In(stream of TRANSFER)
         Read ``length`` bytes, at least 1, of the host's memory from ``host_address`` (any alignment; 4 KiB boundaries are the
         link's matter).
     read_data: Out(stream of READ_DATA)
-        The bytes of one read after another; ``last`` with the last beat of each. A read that fails ends early with one beat of
-        ``last`` and ``error``, whose ``data`` means nothing and whose ``error_code`` says why; beats before it were good. Without
-        ``error``, ``error_code`` is NONE.
+        The bytes of one read after another, from the cycle after its request was taken at the earliest; ``last`` with the last beat
+        of each. A read that fails ends early with one beat of ``last`` and ``error``, whose ``data`` means nothing and whose
+        ``error_code`` says why; beats before it were good. Without ``error``, ``error_code`` is NONE.
     write: In(stream of TRANSFER)
         Write ``length`` bytes, at least 1, to the host's memory.
-    write_data: In(stream of 64 bits)
+    write_data: In(stream of WRITE_DATA)
         The bytes of one write after another. The device supplies all beats of each write, no beat before its request was taken;
         the link takes all of them, also of a write that has failed.
     write_done: Out(stream of WRITE_DONE)
@@ -63,17 +59,39 @@ class HostPort(Signature):
     WRITE_DATA = data.StructLayout({"data": 8 * DMA_BEAT_BYTES})
     WRITE_DONE = data.StructLayout({"error": 1, "error_code": DMA_ERROR})
 
+    MEMBERS = MappingProxyType(
+        {
+            "read": In(stream.Signature(TRANSFER)),
+            "read_data": Out(stream.Signature(READ_DATA)),
+            "write": In(stream.Signature(TRANSFER)),
+            "write_data": In(stream.Signature(WRITE_DATA)),
+            "write_done": Out(stream.Signature(WRITE_DONE)),
+            "interrupt": In(1),
+            "link_up": Out(1),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__(dict(self.MEMBERS))
+
+
+class HostPort(Signature):
+    """What a link offers; the link is the initiator.
+
+    Parameters
+    ----------
+    dma:
+        With the members of :class:`HostMemory`; a link that cannot reach the host's memory has ``bus`` alone.
+
+    Members
+    -------
+    bus: Out(Bus())
+        Word access to the memory map.
+    """
+
+    TRANSFER, READ_DATA = HostMemory.TRANSFER, HostMemory.READ_DATA
+    WRITE_DATA, WRITE_DONE = HostMemory.WRITE_DATA, HostMemory.WRITE_DONE
+
     def __init__(self, *, dma: bool = True) -> None:
         self.dma = dma
-        members = {"bus": Out(Bus())}
-        if dma:
-            members |= {
-                "read": In(stream.Signature(self.TRANSFER)),
-                "read_data": Out(stream.Signature(self.READ_DATA)),
-                "write": In(stream.Signature(self.TRANSFER)),
-                "write_data": In(stream.Signature(self.WRITE_DATA)),
-                "write_done": Out(stream.Signature(self.WRITE_DONE)),
-                "interrupt": In(1),
-                "link_up": Out(1),
-            }
-        super().__init__(members)
+        super().__init__({"bus": Out(Bus()), **(HostMemory.MEMBERS if dma else {})})

@@ -9,10 +9,11 @@ from amaranth.lib import data
 
 from systola_firmware import isa
 
-__all__ = ["HEADER", "instruction_payload", "payload_layout"]
+__all__ = ["HEADER", "instruction_payload", "payload_layout", "words_layout"]
 
 
-def _struct(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
+def words_layout(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
+    """Words of fields as one packed structure, first word in the low bits; what no field names is padding."""
     members: dict[str, object] = {}
     for index, word in enumerate(words):
         used = 0
@@ -25,12 +26,12 @@ def _struct(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
 
 
 #: The header word.
-HEADER = _struct([isa.HEADER])
+HEADER = words_layout([isa.HEADER])
 
 
 def payload_layout(opcode: isa.Opcode) -> data.StructLayout:
     """Payload words of ``opcode`` as one packed structure, first word in the low bits."""
-    return _struct(isa.INSTRUCTIONS[opcode].words)
+    return words_layout(isa.INSTRUCTIONS[opcode].words)
 
 
 def instruction_payload(unit: isa.Unit) -> data.StructLayout:

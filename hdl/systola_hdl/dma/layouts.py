@@ -1,0 +1,26 @@
+"""Layouts of what goes between the parts of the DMA engine."""
+
+from __future__ import annotations
+
+from amaranth.lib import data
+
+from systola_firmware.dma import DESCRIPTOR_WORDS, LENGTH_BITS
+from systola_firmware.memory_map import Region
+from systola_hdl.host_port import DMA_ERROR
+from systola_hdl.layouts import words_layout
+
+__all__ = ["DESCRIPTOR", "JOB", "MEMORIES", "MOVE"]
+
+#: A descriptor as it lies in the host's memory.
+DESCRIPTOR = words_layout(DESCRIPTOR_WORDS)
+
+#: A descriptor's fields that are used. With ``error_code``, it was not fetched or must not be executed.
+JOB = data.StructLayout(
+    {"kind": 8, "flags": 8, "length": LENGTH_BITS, "device_address": 32, "host_address": 64, "error_code": DMA_ERROR}
+)
+
+#: What a mover is to move.
+MOVE = data.StructLayout({"length": LENGTH_BITS, "device_address": 32, "host_address": 64})
+
+#: The memories that a transfer can reach.
+MEMORIES = (Region.PROGRAM, Region.ACTIVATION, Region.WEIGHT)

@@ -1,0 +1,126 @@
+"""Moves bytes from one of the engine's memories to the host's."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+
+from systola_firmware.config import DMA_BEAT_BYTES, Config
+from systola_firmware.dma import LENGTH_BITS
+from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_hdl.dma.layouts import MEMORIES, MOVE
+from systola_hdl.host_port import HostMemory
+from systola_hdl.interfaces import BeatRead
+
+__all__ = ["QUEUE_DEPTH", "Outbound"]
+
+#: Beats on their way from a memory or waiting: more than the cycles from a request to its beat here, so that one goes every cycle.
+QUEUE_DEPTH = 16
+
+
+class Outbound(Component):
+    """A beat a cycle while the memory gives and the link takes it. Alignment is as for
+    :class:`~systola_hdl.dma.inbound.Inbound`, the other way round.
+
+    Members
+    -------
+    start: In(stream of MOVE)
+        Taken while nothing moves; inside the memory, and aligned as it wants it.
+    program, activation, weight: Out(BeatRead)
+        The memories.
+    write, write_data:
+        The host's memory.
+    done: Out(1)
+        For one cycle: the link has taken the last beat.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "start": In(stream.Signature(MOVE)),
+                **{memory.name.lower(): Out(BeatRead(region_bytes(config, memory))) for memory in MEMORIES},
+                "write": Out(stream.Signature(HostMemory.TRANSFER)),
+                "write_data": Out(stream.Signature(HostMemory.WRITE_DATA)),
+                "done": Out(1),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        m.submodules.queue = queue = SyncFIFO(width=8 * DMA_BEAT_BYTES, depth=QUEUE_DEPTH)
+        start, begins = self.start.payload, Signal()
+        shifted, prime = Signal(), Signal()
+        left = Signal(LENGTH_BITS)  # bytes to go
+        half = Signal(32)  # of the beat before
+        output, room, needs_input, advances = self.write_data, Signal(), Signal(), Signal()
+        odd = (start.device_address[REGION_SHIFT:] != Region.ACTIVATION) & start.device_address[2]
+        m.d.comb += [
+            room.eq(~output.valid | output.ready),
+            needs_input.eq(prime | ~shifted | (left > DMA_BEAT_BYTES // 2)),
+            begins.eq(self.start.valid & self.start.ready),
+        ]
+        self._build_reads(m, queue, begins)
+        with m.If(output.ready):
+            m.d.sync += output.valid.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.start.ready.eq(1)
+                m.d.sync += [
+                    shifted.eq(odd),
+                    prime.eq(odd),
+                    left.eq(start.length),
+                    self.write.payload.host_address.eq(start.host_address),
+                    self.write.payload.length.eq(start.length),
+                ]
+                with m.If(self.start.valid):
+                    m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += self.write.valid.eq(1)
+                with m.If(self.write.ready):
+                    m.next = "MOVE"
+            with m.State("MOVE"):
+                m.d.comb += [advances.eq(room & (queue.r_rdy | ~needs_input)), queue.r_en.eq(room & needs_input)]
+                with m.If(advances):
+                    m.d.sync += [half.eq(queue.r_data[32:]), prime.eq(0)]
+                with m.If(advances & ~prime):
+                    m.d.sync += [
+                        output.valid.eq(1),
+                        output.payload.data.eq(Mux(shifted, Cat(half, queue.r_data[:32]), queue.r_data)),
+                        left.eq(left - DMA_BEAT_BYTES),
+                    ]
+                    with m.If(left <= DMA_BEAT_BYTES):
+                        m.next = "FINISH"
+            with m.State("FINISH"):
+                with m.If(~output.valid):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+        return m
+
+    def _build_reads(self, m: Module, queue: SyncFIFO, begins: Signal) -> None:
+        """Ask the memory for beats, no more than the queue takes."""
+        start = self.start.payload
+        region, address = Signal(32 - REGION_SHIFT), Signal(REGION_SHIFT)
+        beats = Signal(range((1 << LENGTH_BITS) // DMA_BEAT_BYTES + 2))  # to ask for
+        held = Signal(range(QUEUE_DEPTH + 1))  # asked for and not yet taken from the queue
+        asks, taken, pops = Signal(), Signal(), Signal()
+        m.d.comb += [asks.eq((beats != 0) & (held != QUEUE_DEPTH)), pops.eq(queue.r_en & queue.r_rdy)]
+        for memory in MEMORIES:
+            port = getattr(self, memory.name.lower())
+            m.d.comb += [port.valid.eq(asks & (region == memory)), port.address.eq(address)]
+            with m.If((region == memory) & port.ready):
+                m.d.comb += taken.eq(asks)
+            with m.If(port.data_valid):
+                m.d.comb += [queue.w_en.eq(1), queue.w_data.eq(port.data)]
+        m.d.sync += held.eq(held + taken - pops)
+        with m.If(taken):
+            m.d.sync += [address.eq(address + DMA_BEAT_BYTES), beats.eq(beats - 1)]
+        with m.If(begins):
+            odd = (start.device_address[REGION_SHIFT:] != Region.ACTIVATION) & start.device_address[2]
+            m.d.sync += [
+                region.eq(start.device_address[REGION_SHIFT:]),
+                address.eq(start.device_address[:REGION_SHIFT] - (odd << 2)),
+                beats.eq((start.length + (odd << 2) + DMA_BEAT_BYTES - 1)[3:]),
+            ]
