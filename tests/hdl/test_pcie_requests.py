@@ -71,6 +71,9 @@ NON_POSTED = [
     Tlp(TlpType.CONFIG_WRITE_1, completer=FUNCTION_ID, payload=bytes(4)),
     Tlp(TlpType.FETCH_ADD_32, address=BAR, payload=bytes(4)),
     Tlp(TlpType.SWAP_32, address=BAR, payload=bytes(4)),
+    Tlp(TlpType.COMPARE_AND_SWAP_32, address=BAR, length=2, payload=bytes(8)),
+    Tlp(TlpType.SWAP_64, address=BAR | 1 << 40, length=2, payload=bytes(8)),
+    Tlp(TlpType.COMPARE_AND_SWAP_64, address=BAR | 1 << 40, length=4, payload=bytes(16)),
     Tlp(TlpType.FETCH_ADD_64, address=BAR | 1 << 40, length=2, payload=bytes(8)),
 ]
 

@@ -46,8 +46,11 @@ class TlpType(enum.IntEnum):
     COMPLETION_DATA_LOCKED = 0x4B
     FETCH_ADD_32 = 0x4C
     SWAP_32 = 0x4D
+    COMPARE_AND_SWAP_32 = 0x4E
     MEMORY_WRITE_64 = 0x60
     FETCH_ADD_64 = 0x6C
+    SWAP_64 = 0x6D
+    COMPARE_AND_SWAP_64 = 0x6E
     MESSAGE_DATA_LOCAL = 0x74
 
     @property
