@@ -103,8 +103,8 @@ DESCRIPTOR_BYTES = 4 * len(DESCRIPTOR_WORDS)
 
 #: Words of a status record, in order.
 RECORD_WORDS: dict[str, str] = {
-    "completed": "descriptors completed: the register's value",
-    "status": "the DMA region's STATUS",
+    "completed": "descriptors completed",
+    "status": "the DMA region's STATUS: BUSY, unless STOPPED",
     "engine_status": "the engine's STATUS",
     "error_address": "the engine's ERROR_ADDRESS",
     "marks": "the engine's MARKS",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
-from amaranth.hdl import unsigned
+from amaranth.hdl import Module, unsigned
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import In, Out, Signature
+from amaranth.lib.wiring import Flow, In, Out, Signature, connect
 
 from systola_firmware.config import DMA_BEAT_BYTES
 from systola_firmware.dma import LENGTH_BITS
 from systola_hdl.interfaces import Bus
 
-__all__ = ["DMA_ERROR", "HostMemory", "HostPort"]
+__all__ = ["DMA_ERROR", "HostMemory", "HostPort", "connect_host_memory"]
 
 #: Shape of a :class:`~systola_firmware.dma.DmaError`.
 DMA_ERROR = unsigned(8)
@@ -95,3 +96,17 @@ class HostPort(Signature):
     def __init__(self, *, dma: bool = True) -> None:
         self.dma = dma
         super().__init__({"bus": Out(Bus()), **(HostMemory.MEMBERS if dma else {})})
+
+
+def connect_host_memory(m: Module, link: Any, device: Any) -> None:
+    """Connect what a link offers besides its bus (a :class:`HostPort` seen from inside the link's user) with a
+    :class:`HostMemory` of the device.
+    """
+    for name, member in HostMemory.MEMBERS.items():
+        ours, theirs = getattr(link, name), getattr(device, name)
+        if member.is_signature:
+            connect(m, ours, theirs)
+        elif member.flow is Flow.Out:
+            m.d.comb += theirs.eq(ours)
+        else:
+            m.d.comb += ours.eq(theirs)

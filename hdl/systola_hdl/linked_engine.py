@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from systola_firmware.config import Config
 from systola_hdl.bus_arbiter import BusArbiter
 from systola_hdl.engines import engine_for
-from systola_hdl.host_port import HostPort
+from systola_hdl.host_port import HostPort, connect_host_memory
 from systola_hdl.link import Link
 from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
 
@@ -58,9 +58,5 @@ class LinkedEngine(Component):
             self.busy.eq(engine.busy),
         ]
         if self._config.dma:
-            for name in ("read", "write", "write_data"):
-                connect(m, getattr(engine.host, name), flipped(getattr(self.port, name)))
-            for name in ("read_data", "write_done"):
-                connect(m, flipped(getattr(self.port, name)), getattr(engine.host, name))
-            m.d.comb += [self.port.interrupt.eq(engine.host.interrupt), engine.host.link_up.eq(self.port.link_up)]
+            connect_host_memory(m, flipped(self.port), engine.host)
         return m

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import Protocol
@@ -134,9 +135,10 @@ class DmaModel:
     def _execute(self, words: bytes) -> None:
         kind, flags, _, length, device, _, host, _ = _DESCRIPTOR.unpack(words)
         length &= 0xFF_FFFF
-        if kind not in list(DmaKind) or flags & ~int(DmaFlag.OVERLAP):
+        is_transfer = kind in (DmaKind.TO_DEVICE, DmaKind.FROM_DEVICE)
+        if kind not in list(DmaKind) or flags & ~int(DmaFlag.OVERLAP if is_transfer else 0):
             raise TransferError(DmaError.BAD_DESCRIPTOR)
-        if kind in (DmaKind.TO_DEVICE, DmaKind.FROM_DEVICE):
+        if is_transfer:
             self._check(device, length)
         if kind == DmaKind.TO_DEVICE:
             self._store(device, self._from_host(host, length))
@@ -146,12 +148,13 @@ class DmaModel:
             self._run_program(device)
         elif kind == DmaKind.RECORD and host % 8:
             raise TransferError(DmaError.BAD_DESCRIPTOR)
-        self._completed = (self._completed + 1) & _COUNT_MASK
-        if kind == DmaKind.RECORD:
-            self._record(host)
+        elif kind == DmaKind.RECORD:
+            self._record(host, self._completed + 1)
         elif kind == DmaKind.INTERRUPT:
-            self._record(self._address("record"))
+            if self._address("record"):
+                self._record(self._address("record"), self._completed + 1)
             self._interrupt()
+        self._completed = (self._completed + 1) & _COUNT_MASK
 
     def _check(self, address: int, length: int) -> None:
         region, offset = address >> REGION_SHIFT, address & ((1 << REGION_SHIFT) - 1)
@@ -179,15 +182,15 @@ class DmaModel:
 
     def _stop(self, error: DmaError) -> None:
         self._error = error
-        try:
-            self._record(self._address("record"))
-        except TransferError:  # the link is down, or the address nobody's
-            return
-        self._interrupt()
+        if self._address("record") and error is not DmaError.LINK_DOWN:
+            with contextlib.suppress(TransferError):  # the link is down, or the address nobody's
+                self._record(self._address("record"), self._completed)
+        if self.link_up:
+            self._interrupt()
 
-    def _record(self, address: int) -> None:
+    def _record(self, address: int, completed: int) -> None:
         self._sequence += 1
-        words = {"completed": self._completed, "status": self._status(), "doorbell": self._registers["doorbell"]}
+        words = {"completed": completed & _COUNT_MASK, "status": self._status(), "doorbell": self._registers["doorbell"]}
         words |= {"engine_status": self.board.register("status"), "sequence": self._sequence & _COUNT_MASK}
         words |= {name: self.board.register(name) for name in ("error_address", "marks", *(f"counter_{name}" for name in COUNTERS))}
         self._to_host(address, struct.pack(f"<{len(RECORD_WORDS)}I", *(words[name] for name in RECORD_WORDS)))

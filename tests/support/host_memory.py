@@ -10,7 +10,7 @@ from typing import Any
 from systola_firmware.config import DMA_BEAT_BYTES
 from systola_firmware.dma import DmaError
 from systola_hdl.host_port import HostMemory
-from systola_sim.dma import HostMemoryError
+from systola_sim.dma_model import TransferError
 
 __all__ = ["BASE", "HostLink", "PlainHost"]
 
@@ -34,13 +34,13 @@ class PlainHost:
 
     def read(self, address: int, length: int) -> bytes:
         if code := self.trouble(self.reads_fail, address, length):
-            raise HostMemoryError(code)
+            raise TransferError(code)
         assert BASE <= address <= address + length <= BASE + len(self.memory)
         return bytes(self.memory[address - BASE : address - BASE + length])
 
     def write(self, address: int, data: bytes) -> None:
         if code := self.trouble(self.writes_fail, address, len(data)):
-            raise HostMemoryError(code)
+            raise TransferError(code)
         assert BASE <= address <= address + len(data) <= BASE + len(self.memory)
         self.memory[address - BASE : address - BASE + len(data)] = data
 
@@ -99,8 +99,8 @@ class HostLink:
             try:
                 self.host.write(address, bytes(data[:length]))
                 self.events.append(f"write {address - BASE:#x} {length}")
-            except HostMemoryError as failure:
-                code = failure.code
+            except TransferError as failure:
+                code = failure.error
         self._done.append(HostMemory.WRITE_DONE.const({"error": code != DmaError.NONE, "error_code": code}).as_value().value)
 
     def _goes(self) -> bool:
