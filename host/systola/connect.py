@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ _SIMULATION_TIMEOUT = 120.0
 #: A board answers a frame within 10 ms; the simulated one behind a pseudo-terminal takes up to about half a second on a loaded
 #: machine. Silence for all attempts together, 26 s, ends it.
 _SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
+
+#: Processors on which a descriptor is in memory before the doorbell rings, without a barrier, which Python has not.
+_ORDERED = ("x86_64", "AMD64")
 
 _FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"
 
@@ -135,6 +139,8 @@ def _open_pcie(place: str, progress: Progress | None) -> Device:
         return device
     if kind == "sim":
         return _open_pcie_simulation(_with_dma(rest), progress)
+    if platform.machine() not in _ORDERED:
+        raise DeviceError(f"PCIe is for x86-64 only: on {platform.machine()}, stores to memory and to a device may change places")
     from systola.pcie.slot import VFIO_DRIVER, Slot
     from systola.pcie.sysfs import SysfsFunction
     from systola.pcie.system import System

@@ -1,10 +1,11 @@
 """A small root complex before the simulated gateware: the host's words, the device's accesses to memory, its interrupts.
 
-It is a partner for whole models, not a judge: it cuts completions at fixed places and answers at once, in order.
+It is a partner for whole models, not a judge: it cuts completions at fixed places, and answers after a fixed time, in order.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from systola_firmware.dma import DmaError
@@ -13,7 +14,7 @@ from systola_sim.dma_model import HostMemory, TransferError
 from systola_sim.pcie_harness import STOP_AT_PACKET, PcieHarness
 from systola_sim.tlp import Completion, MemoryRequest, completions, parse, read_request, write_request
 
-__all__ = ["BAR_ADDRESS", "IDLE_CYCLES", "RootComplex"]
+__all__ = ["BAR_ADDRESS", "IDLE_CYCLES", "MEMORY_CYCLES", "RootComplex"]
 
 #: Where BAR0 is.
 BAR_ADDRESS = 0xC000_0000
@@ -24,6 +25,9 @@ _REQUESTER = 0
 _READ_CYCLES = 1 << 16
 #: Cycles of silence after which a device that is not busy will do nothing more.
 IDLE_CYCLES = 1 << 12
+
+#: Cycles until memory answers a read: 1 µs at 125 MHz, as computers do.
+MEMORY_CYCLES = 125
 
 _STATUS = {DmaError.UNSUPPORTED_REQUEST: 1, DmaError.COMPLETER_ABORT: 4}
 
@@ -53,6 +57,7 @@ class RootComplex:
         self._interrupt = interrupt
         self._observe = observe or (lambda _packet, _from_device: None)
         self._tag = 0
+        self._due: deque[tuple[int, MemoryRequest]] = deque()  #: reads of memory, and the cycle in which each is answered
         self._answers: dict[int, Completion] = {}
 
     def read_word(self, offset: int) -> int | None:
@@ -62,7 +67,7 @@ class RootComplex:
         self._send(read_request(BAR_ADDRESS + offset, _REQUESTER, self._tag), hit=True)
         left = _READ_CYCLES
         while left > 0 and self._tag not in self._answers:
-            left -= self._harness.run(left, stop=STOP_AT_PACKET)
+            left -= self._advance(left)
             self._serve()
         answer = self._answers.pop(self._tag, None)
         return int.from_bytes(answer.payload, "little") if answer is not None and answer.status == 0 else None
@@ -77,17 +82,28 @@ class RootComplex:
         Returns whether the cycles have passed.
         """
         while cycles > 0 and not until():
-            cycles -= self._harness.run(cycles, stop=STOP_AT_PACKET, quiet=IDLE_CYCLES)
-            if not self._serve() and self._harness.quiet >= IDLE_CYCLES:
+            cycles -= self._advance(cycles, IDLE_CYCLES)
+            if not self._serve() and not self._due and self._harness.quiet >= IDLE_CYCLES:
                 return False
         return cycles <= 0
+
+    def set_link(self, up: bool) -> None:
+        """Raise or drop the link: what is under way is lost."""
+        self._due.clear()
+        self._harness.set_link(up)
+
+    def _advance(self, cycles: int, quiet: int = 0) -> int:
+        """Run up to ``cycles``, to the end of the next packet or until an answer is due; returns how many were run."""
+        if self._due:
+            cycles, quiet = max(1, min(cycles, self._due[0][0] - self._harness.cycles)), 0
+        return self._harness.run(cycles, stop=STOP_AT_PACKET, quiet=quiet)
 
     def _send(self, packet: bytes, *, hit: bool = False) -> None:
         self._observe(packet, False)
         self._harness.send(packet, bar_hit=hit)
 
     def _serve(self) -> bool:
-        """Answer everything that the device has sent; whether there was something."""
+        """Take what the device has sent, and send the answers that are due; whether there was something."""
         served = False
         while (packet := self._harness.receive()) is not None:
             served = True
@@ -96,11 +112,14 @@ class RootComplex:
             if isinstance(request, Completion):
                 self._answers[request.tag] = request
             elif not request.write:
-                self._read(request)
+                self._due.append((self._harness.cycles + MEMORY_CYCLES, request))
             elif request.address == MESSAGE_ADDRESS:
                 self._interrupt()
             else:
                 self._write(request)
+        while self._due and self._due[0][0] <= self._harness.cycles:
+            served = True
+            self._read(self._due.popleft()[1])
         return served
 
     def _read(self, request: MemoryRequest) -> None:

@@ -73,6 +73,12 @@ def test_a_name_that_is_no_device_is_explained(name: str, sentence: str) -> None
         systola.open(name)
 
 
+def test_pcie_is_refused_where_stores_may_change_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(systola.DeviceError, match="PCIe is for x86-64 only: on aarch64"):
+        systola.open("pcie:0000:03:00.0")
+
+
 def test_default_preset_of_the_golden_device() -> None:
     assert systola.open("golden:").config == preset("ulx3s-85f")
 

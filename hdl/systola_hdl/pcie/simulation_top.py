@@ -5,7 +5,7 @@ from amaranth.lib.wiring import Component, In, Out, connect
 
 from systola_firmware.config import Config
 from systola_firmware.pcie import window_bits
-from systola_hdl.engines import engine_for
+from systola_hdl.linked_engine import LinkedEngine
 from systola_hdl.pcie.endpoint import TlpEndpoint
 
 __all__ = ["FUNCTION_ID", "MESSAGE_ADDRESS", "TIMEOUT_CYCLES", "PcieSimulationTop"]
@@ -20,7 +20,7 @@ TIMEOUT_CYCLES = 20_000
 
 
 class PcieSimulationTop(Component):
-    """The engine of ``config``, which must have ``dma``, behind a TLP endpoint.
+    """The engine of ``config``, which must have ``dma``, behind a TLP endpoint; its serial line, which it also has, is idle.
 
     Members
     -------
@@ -60,8 +60,8 @@ class PcieSimulationTop(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         m.submodules.endpoint = endpoint = TlpEndpoint(window_bits(self._config), message=True, timeout=TIMEOUT_CYCLES)
-        m.submodules.engine = engine = engine_for(self._config)
-        connect(m, endpoint.host.bus, engine.bus)
+        m.submodules.engine = engine = LinkedEngine(self._config)
+        connect(m, endpoint.host, engine.port)
         received, sent, function = endpoint.rx, endpoint.tx, endpoint.function
         m.d.comb += [
             received.payload.data.eq(self.rx_data),

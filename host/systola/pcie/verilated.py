@@ -70,6 +70,10 @@ class VerilatedFunction(SimulatedFunction):
         while left > 0 and self._root.run(min(left, _STEP_CYCLES), until):
             left -= _STEP_CYCLES
 
+    def set_link(self, up: bool) -> None:
+        """Raise or drop the link, for tests: what is under way is lost."""
+        self._root.set_link(up)
+
     def reset(self) -> bool:
         return False
 
