@@ -105,6 +105,21 @@ def test_a_compact_engine_is_of_one_size(changes: dict[str, Any], message: str) 
         PRESETS["icebreaker"].replace(**changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("icebreaker", {}),
+        ("tiny-4x4", {}),
+        ("tiny-8x4", {"weight_rows_per_cycle": 1}),
+    ],
+)
+def test_dma_wants_whole_beats(name: str, changes: dict[str, Any]) -> None:
+    message = "dma must be False in an engine that is compact or has rows or weight words of less than 8 bytes, not True"
+    with pytest.raises(ValueError, match=f"^configuration '{name}': {message}$"):
+        PRESETS[name].replace(**changes, dma=True)
+    assert PRESETS["tiny-8x4"].replace(dma=True).program_fields() == PRESETS["tiny-8x4"].program_fields()
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         BASE.rows = 8  # type: ignore[misc]

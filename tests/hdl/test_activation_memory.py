@@ -14,6 +14,7 @@ from systola_hdl.activation_memory import ActivationMemory
 CONFIGS = {
     "4x4": PRESETS["tiny-4x4"].replace(activation_bytes=256),
     "8x4": PRESETS["tiny-8x4"].replace(activation_bytes=280),  # 35 lines: no power of two
+    "8x4, DMA": PRESETS["tiny-8x4-dma"].replace(activation_bytes=264),
     "16x8": PRESETS["ulx3s-85f"].replace(activation_bytes=304),
     "16x16": PRESETS["wide-16x16"].replace(activation_bytes=256),
 }

@@ -13,6 +13,7 @@ from systola_hdl.weight_memory import WeightMemory
 CONFIGS = {
     "4x4": PRESETS["tiny-4x4"].replace(weight_bytes=256),  # one bank
     "8x4": PRESETS["tiny-8x4"].replace(weight_bytes=272),
+    "8x4, DMA": PRESETS["tiny-8x4-dma"].replace(weight_bytes=264),
     "16x8": PRESETS["ulx3s-85f"].replace(weight_bytes=544),
     "16x16": PRESETS["wide-16x16"].replace(weight_bytes=1024),
 }
