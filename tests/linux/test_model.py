@@ -17,6 +17,7 @@ from support.qemu_proxy import Command, GuestMemory, ProxyServer
 
 import systola
 from systola.pcie.simulated import GoldenFunction, SimulatedFunction
+from systola.pcie.verilated import VerilatedFunction
 from systola_firmware import program_file
 from systola_firmware.config import Config, preset
 
@@ -66,12 +67,17 @@ def _check(console: str, server: ProxyServer, memory: GuestMemory) -> None:
 
 
 @pytest.mark.full
-def test_the_driver_in_a_guest_before_the_golden_engine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [GoldenFunction, VerilatedFunction], ids=["golden", "gateware"])
+def test_the_driver_in_a_guest(kind: type[GoldenFunction] | type[VerilatedFunction], tmp_path: Path) -> None:
+    """``gateware``: the unchanged driver in a kernel that is not ours; engine, DMA engine and TLP endpoint are in Verilator."""
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
     config = preset("tiny-8x4-dma")
     build(tmp_path / "init.cpio", _files(config))
     memory = GuestMemory()
-    console, server = _run(GoldenFunction(config, memory), memory, tmp_path / "init.cpio")
+    function = kind(config, memory)
+    console, server = _run(function, memory, tmp_path / "init.cpio")
     _check(console, server, memory)
+    if isinstance(function, VerilatedFunction):
+        assert "'cycles': 0," not in console

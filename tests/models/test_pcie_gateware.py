@@ -102,12 +102,12 @@ def test_a_larger_model_bit_for_bit(bench: Bench) -> None:
 def test_the_engine_hardly_rests_between_inferences(bench: Bench) -> None:
     """The cycles of N inferences in flight, beyond those of the engine, are few."""
     session = bench.device.load(DIGITS_MODEL)
-    x = np.zeros((20, *session.inputs[0].shape), np.int8)
+    x = np.zeros((6, *session.inputs[0].shape), np.int8)
     session.run(x)
     before = bench.function.harness.cycles
     session.run(x)
     idle = (bench.function.harness.cycles - before) / len(x) - session.counters["cycles"]
-    assert idle < 1500
+    assert idle <= session.counters["cycles"] // 20  # 5% of a small model's cycles; the rest of a large one is no longer
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_engine_hardly_rests_between_inferences(bench: Bench) -> None:
         (DmaError.TIMEOUT, r"did not answer the device in time \(TIMEOUT\)"),
     ],
 )
-@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize("at", [0, pytest.param(3, marks=pytest.mark.full)])
 def test_a_failed_read_of_memory_has_its_sentence_and_the_device_lives_on(
     bench: Bench, error: DmaError, sentence: str, at: int
 ) -> None:
@@ -135,7 +135,7 @@ def test_a_failed_read_of_memory_has_its_sentence_and_the_device_lives_on(
 def test_a_link_that_falls_in_mid_transfer(bench: Bench) -> None:
     session, oracle = bench.device.load(DIGITS_MODEL), Oracle(DIGITS_MODEL)
     sets = sets_for(session, 6, seed=15)
-    fall = iter((False,) * 30 + (True,))
+    fall = iter((False,) * 12 + (True,))
     read = bench.memory.read
 
     def falling(address: int, length: int, /) -> bytes:
@@ -147,7 +147,7 @@ def test_a_link_that_falls_in_mid_transfer(bench: Bench) -> None:
 
     bench.memory.read = falling  # type: ignore[method-assign]
     with pytest.raises(systola.LinkError, match="gone, or its link was reset"):
-        check_outputs("digits", session, oracle, sets * 5)
+        check_outputs("digits", session, oracle, sets * 2)
     with pytest.raises(systola.LinkError, match="is still gone"):
         session.run(sets[0][0])
     bench.function.set_link(True)
