@@ -169,11 +169,11 @@ MORE: dict[str, tuple[Fault, str | None]] = {
         "4 KiB",
     ),
     "request: four dwords for a low address": (
-        Fault("read_requester", "header.long.eq(piece.address[32:] != 0)", "header.long.eq(1)"),
+        Fault("read_requester", "header.long.eq(piece.long)", "header.long.eq(1)"),
         "address format",
     ),
     "request: three dwords for a high address": (
-        Fault("write_requester", "long = at_hand.address[32:] != 0", "long = at_hand.address[32:] == ~0"),
+        Fault("write_requester", "long = at_hand.long", "long = at_hand.long & 0"),
         None,
     ),
     "read: one tag for all": (Fault("slots", "self.tag.eq(tail | use << TAG_BITS - 1)", "self.tag.eq(3)"), "tag reuse"),

@@ -134,6 +134,7 @@ def test_malformed_packets_are_dropped() -> None:
         Tlp(TlpType.MEMORY_READ_32, address=BAR, payload=bytes(4)),
         Tlp(TlpType.MEMORY_READ_32, address=BAR, payload=bytes(4096)),
         Tlp(TlpType.CONFIG_WRITE_0),
+        Tlp(TlpType.MEMORY_WRITE_32, address=BAR, length=1024, payload=bytes(4104)),
     ]
     for tlp in bad:
         bench.host.request(replace(tlp, requester=HOST), faulty=True)

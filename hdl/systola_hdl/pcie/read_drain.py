@@ -67,20 +67,23 @@ class ReadDrain(Component):
         advance = Signal()  # all stages move
         fail, reading, first = Signal(), Signal(), Signal()
         timer, expired = Signal(range(self._timeout + 1)), Signal()
-        m.d.comb += expired.eq(timer == self._timeout)
         with m.If((self.pop & (head.last | ~(failing | fail))) | ~self.occupied):
-            m.d.sync += timer.eq(0)
-        with m.Elif(~self.head_done & ~expired):
+            m.d.sync += [timer.eq(0), expired.eq(0)]
+        with m.Elif(timer == self._timeout):
+            m.d.sync += expired.eq(1)
+        with m.Elif(~self.head_done):
             m.d.sync += timer.eq(timer + 1)
 
         # Stage 1: which word is read. The other stages hold what belongs to it.
         word, final, end = Signal(5), Signal(5), Signal(3)
-        m.d.comb += end.eq(head.place[:3] + head.size[:3])
-        m.d.comb += final.eq((head.place + head.size - 1)[3:8])
         shift, code = Signal(3), Signal(DMA_ERROR)
         with m.FSM():
             with m.State("HEAD"):
-                m.d.sync += word.eq(head.place[3:])
+                m.d.sync += [
+                    word.eq(head.place[3:]),
+                    final.eq((head.place + head.size - 1)[3:8]),
+                    end.eq(head.place[:3] + head.size[:3]),
+                ]
                 with m.If(self.occupied & (self.head_done | expired)):
                     with m.If(failing | (self.head_done & (head.size == 0) & (head.code == DmaError.NONE))):
                         m.d.comb += [self.pop.eq(1), self.expire.eq(~self.head_done)]

@@ -113,7 +113,7 @@ class ReadRequester(Component):
                     m.d.comb += slots.allocate.eq(1)
                     m.d.sync += [
                         header.length.eq(piece.dwords),
-                        header.long.eq(piece.address[32:] != 0),
+                        header.long.eq(piece.long),
                         request.eq(Cat(piece.first_be, piece.last_be, slots.tag)),
                         request.requester.eq(self.function_id),
                         address.eq(Cat(Const(0, 2), piece.address[2:])),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -44,13 +44,15 @@ RECEIVED_REQUEST = data.StructLayout(
 )
 
 #: A completion as it passes, with no means to refuse it. ``start``: in the next cycle the header is in ``first``, ``second`` and
-#: ``third``, where it stays until ``done``; ``tag`` is there already. ``lanes``: payload dwords in ``data``, the earlier in the
-#: lower half; a beat has none, the lower, or both, from the cycle after ``start`` on. ``done``, with the last of them: the
-#: completion is over; ``drop``: it must have no effect; ``malformed``: its length is not the header's.
+#: ``third``, where it stays until ``done``; ``tag`` is there already, and ``carried``, the bytes of a whole payload from the first
+#: one that is asked for on. ``lanes``: payload dwords in ``data``, the earlier in the lower half; a beat has none, the lower, or
+#: both, from the cycle after ``start`` on. ``done``, with the last of them: the completion is over; ``drop``: it must have no
+#: effect; ``malformed``: its length is not the header's.
 COMPLETION_BEAT = data.StructLayout(
     {
         "start": 1,
         "tag": 8,
+        "carried": 13,
         "first": FIRST_DWORD,
         "second": COMPLETION_DWORD,
         "third": COMPLETION_REQUESTER,
@@ -112,47 +114,43 @@ class TlpReceiver(Component):
 
         # Cycle 2: header and first payload dword in registers of their own, payload counted.
         header, words = Signal(FIRST_DWORD), [Signal(32, name=f"header{index}") for index in (1, 2, 3)]
-        first_data, count, lanes = Signal(32), Signal(11), Signal(2)
-        bar_hit, bad, short, done = Signal(), Signal(), Signal(), Signal()
+        first_data, count, lanes = Signal(32), Signal(12), Signal(2)
+        bar_hit, bad, short, malformed, done = Signal(), Signal(), Signal(), Signal(), Signal()
         low, high = beat.data[:32], beat.data[32:]
         process = Signal()
         m.d.comb += process.eq(valid & ~stall)
         with m.If(~stall):
             m.d.sync += [done.eq(valid & beat.last), lanes.eq(0)]
+        expected, counted, cut = Signal(11), Signal(12), Signal()
+        with m.If(header.with_data):
+            m.d.comb += expected.eq(Cat(header.length, header.length == 0))
+        m.d.comb += [counted.eq(count), cut.eq(short)]
         with m.If(process):
-            m.d.sync += bad.eq((bad & ~beat.first) | beat.error)
+            m.d.sync += [bad.eq((bad & ~beat.first) | beat.error), count.eq(counted), short.eq(cut)]
+            m.d.sync += malformed.eq(cut | (counted != expected))
             with m.If(beat.first):
-                m.d.sync += [header.eq(low), words[0].eq(high), bar_hit.eq(beat.bar_hit), count.eq(0), short.eq(beat.last)]
+                m.d.comb += [counted.eq(0), cut.eq(beat.last)]
+                m.d.sync += [header.eq(low), words[0].eq(high), bar_hit.eq(beat.bar_hit)]
             with m.Elif(second):
-                m.d.sync += [
-                    words[1].eq(low),
-                    words[2].eq(high),
-                    bar_hit.eq(bar_hit | beat.bar_hit),
-                    first_data.eq(high),
-                    short.eq(header.long & ~beat.keep[1]),
-                ]
+                m.d.comb += [counted.eq(~header.long & beat.keep[1]), cut.eq(header.long & ~beat.keep[1])]
+                m.d.sync += [words[1].eq(low), words[2].eq(high), bar_hit.eq(bar_hit | beat.bar_hit), first_data.eq(high)]
                 with m.If(~header.long & beat.keep[1]):
-                    m.d.sync += [count.eq(1), lanes.eq(1), self.completion.data.eq(high)]
+                    m.d.sync += [lanes.eq(1), self.completion.data.eq(high)]
             with m.Else():
                 m.d.sync += [lanes.eq(beat.keep), self.completion.data.eq(beat.data)]
-                with m.If(count[10] == 0):
-                    m.d.sync += count.eq(count + Mux(beat.keep[1], 2, 1))
+                with m.If(~count[11]):  # longer ones are too long already
+                    m.d.comb += counted.eq(count + Mux(beat.keep[1], 2, 1))
                 with m.If(count == 0):
                     m.d.sync += first_data.eq(low)
         with m.If(~self.link_up):
             m.d.sync += [begun.eq(0), valid.eq(0), done.eq(0)]
 
-        expected, malformed, is_completion = Signal(11), Signal(), Signal()
-        with m.If(header.with_data):
-            m.d.comb += expected.eq(Cat(header.length, header.length == 0))
-        m.d.comb += [
-            is_completion.eq((header.type == TypeField.COMPLETION) & ~header.long & ~header.prefix),
-            malformed.eq(short | (count != expected)),
-        ]
-        over = Signal()
+        is_completion, over = Signal(), Signal()
+        m.d.comb += is_completion.eq((header.type == TypeField.COMPLETION) & ~header.long & ~header.prefix)
         m.d.comb += [
             self.completion.start.eq(process & second & is_completion),
             self.completion.tag.eq(low[8:16]),
+            self.completion.carried.eq(Cat(Const(0, 2), header.length, header.length == 0) - low[:2]),
             self.completion.first.eq(header),
             self.completion.second.eq(words[0]),
             self.completion.third.eq(words[1]),

@@ -139,11 +139,11 @@ class ReadSlots(Component):
 
         # Cycle 1 of a completion: its slot is looked up.
         c = self.completion
-        slot, tag, living = Signal(bits), Signal(8), Signal()
+        slot, tag, living, carried = Signal(bits), Signal(8), Signal(), Signal(13)
         place, left, due = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1), Signal(7)
         m.d.comb += [begun.addr.eq(c.tag[:bits]), continued.addr.eq(c.tag[:bits])]
         with m.If(c.start):
-            m.d.sync += [slot.eq(c.tag[:bits]), tag.eq(c.tag)]
+            m.d.sync += [slot.eq(c.tag[:bits]), tag.eq(c.tag), carried.eq(c.carried)]
             m.d.sync += living.eq(self._lives(waiting, generation, c.tag[:bits], c.tag))
             with m.If(touched.bit_select(c.tag[:bits], 1)):
                 m.d.sync += [place.eq(continued.data.place), due.eq(continued.data.place), left.eq(continued.data.left)]
@@ -158,11 +158,10 @@ class ReadSlots(Component):
         self._build_buffer(m, slot, place, living, head)
 
         # In the cycle after its last beat: what it was worth.
-        carried, rest, complete = Signal(13), Signal(signed(14)), Signal()
+        rest, complete = Signal(signed(14)), Signal()
         alive, good, finish = Signal(), Signal(), Signal()
         successful = c.second.status == CompletionStatus.SUCCESSFUL
         m.d.comb += [
-            carried.eq(Cat(Const(0, 2), c.first.length, c.first.length == 0) - c.third.lower_address[:2]),
             rest.eq(left - carried),
             # By its own words there is nothing to follow.
             complete.eq(~successful | (carried >= Cat(c.second.byte_count, c.second.byte_count == 0))),

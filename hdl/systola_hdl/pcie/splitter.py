@@ -14,7 +14,7 @@ __all__ = ["PIECE", "RequestSplitter"]
 _PLACE_BITS = ceil_log2(LARGEST_PIECE)
 
 #: What one TLP asks for or carries: ``size`` bytes from ``address`` on, in ``dwords`` dwords and ``words`` naturally aligned
-#: words of 8 bytes. ``first`` and ``last`` piece of a transfer.
+#: words of 8 bytes. ``long``: the address needs 64 bits. ``first`` and ``last`` piece of a transfer.
 PIECE = data.StructLayout(
     {
         "address": 64,
@@ -23,6 +23,7 @@ PIECE = data.StructLayout(
         "words": _PLACE_BITS - 2,
         "first_be": 4,
         "last_be": 4,
+        "long": 1,
         "first": 1,
         "last": 1,
     }
@@ -94,6 +95,7 @@ class RequestSplitter(Component):
                     piece.words.eq((end + 7) >> 3),
                     piece.first_be.eq(Mux(one, begins & ends, begins)),
                     piece.last_be.eq(Mux(one, 0, ends)),
+                    piece.long.eq(address[32:] != 0),
                     piece.first.eq(first),
                     first.eq(0),
                     left.eq(left - piece.size),

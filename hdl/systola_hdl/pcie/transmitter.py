@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_hdl.pcie.stream import TLP_BEAT, TlpStream
+from systola_hdl.pcie.stream_register import StreamRegister
 
 __all__ = ["TlpTransmitter"]
 
@@ -68,22 +69,8 @@ class TlpTransmitter(Component):
         with m.Elif(~self.link_up):
             m.d.sync += discard.eq(1)
 
-        # Two places: `ready` depends on registers alone.
-        first, second = Signal(TLP_BEAT), Signal(TLP_BEAT)
-        count = Signal(range(3))
-        push, pop = Signal(), Signal()
-        m.d.comb += [
-            ready.eq(count != 2),
-            push.eq(valid & ready & ~drop),
-            self.o.valid.eq(count != 0),
-            self.o.payload.eq(first),
-            pop.eq(self.o.valid & self.o.ready),
-        ]
-        m.d.sync += count.eq(Mux(self.link_up, count + push - pop, 0))
-        with m.If(push & ((count == 0) | ((count == 1) & pop))):
-            m.d.sync += first.eq(payload)
-        with m.Elif(pop):
-            m.d.sync += first.eq(second)
-        with m.If(push):
-            m.d.sync += second.eq(payload)
+        queue = StreamRegister(TLP_BEAT)
+        m.submodules.queue = ResetInserter(~self.link_up)(queue)
+        m.d.comb += [queue.i.payload.eq(payload), queue.i.valid.eq(valid & ~drop), ready.eq(queue.i.ready)]
+        connect(m, queue.o, flipped(self.o))
         return m

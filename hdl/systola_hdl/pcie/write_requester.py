@@ -10,6 +10,7 @@ from systola_hdl.host_port import DMA_ERROR, HostPort
 from systola_hdl.pcie.header import FIRST_DWORD, LARGEST_PIECE, REQUEST_DWORD, TypeField, swap_bytes
 from systola_hdl.pcie.splitter import PIECE, RequestSplitter
 from systola_hdl.pcie.stream import TlpStream
+from systola_hdl.pcie.stream_register import StreamRegister
 from systola_hdl.pcie.write_aligner import WriteAligner
 
 __all__ = ["WriteRequester"]
@@ -72,23 +73,25 @@ class WriteRequester(Component):
             self.write_data.ready.eq(aligner.i.ready),
         ]
 
-        # The queue's output in a register, and how many words may be counted on: they are two cycles old at least.
-        word, word_valid, take = Signal(64), Signal(), Signal()
-        entered, available = Signal(2), Signal(range(_QUEUE_WORDS + 2))
-        m.d.comb += queue.r_en.eq(~word_valid | take)
-        with m.If(queue.r_en):
-            m.d.sync += [word.eq(swap_bytes(queue.r_data)), word_valid.eq(queue.r_rdy)]
-        m.d.sync += [
-            entered.eq(Cat(aligner.o.valid & aligner.o.ready, entered)),
-            available.eq(available + entered[1] - (take & word_valid)),
-        ]
+        # Words on their way out of the queue. A piece may begin when all its words have been in for two cycles at least.
+        m.submodules.words = words = StreamRegister(64)
+        connect(m, queue.r_stream, words.i)
+        word, take = Signal(64), Signal()
+        entered, available = Signal(2), Signal(range(_QUEUE_WORDS + 4))
+        begin = Signal()
+        m.d.comb += [word.eq(swap_bytes(words.o.payload)), words.o.ready.eq(take)]
 
         piece, at_hand, enough = splitter.o.payload, Signal(PIECE), Signal()
         left, held = Signal(7), Signal(32)
         code, down = Signal(DMA_ERROR), Signal()
         shifted = Signal()  # the words' dwords are shifted by one
-        long = at_hand.address[32:] != 0
-        m.d.comb += [enough.eq(splitter.o.valid & (available - take >= piece.words)), shifted.eq(long == at_hand.address[2])]
+        long = at_hand.long
+        m.d.comb += [shifted.eq(long == at_hand.address[2])]
+        m.d.sync += [
+            entered.eq(Cat(aligner.o.valid & aligner.o.ready, entered)),
+            available.eq(available + entered[1] - Mux(begin, piece.words, 0)),  # and not promised to a piece
+            enough.eq(splitter.o.valid & (available >= piece.words) & ~begin),
+        ]
         with m.If(~self.link_up):
             m.d.sync += down.eq(1)
 
@@ -107,7 +110,7 @@ class WriteRequester(Component):
         with m.If(take):
             m.d.sync += held.eq(high)
 
-        begin, refusal = Signal(), Signal(DMA_ERROR)
+        refusal = Signal(DMA_ERROR)
         m.d.comb += refusal.eq(Mux(piece.first, DmaError.NONE, code))
         with m.If(~self.link_up | (down & ~piece.first)):
             m.d.comb += refusal.eq(DmaError.LINK_DOWN)
@@ -133,8 +136,8 @@ class WriteRequester(Component):
             with m.State("IDLE"):
                 follow()
             with m.State("DISCARD"):
-                m.d.comb += take.eq(word_valid)
-                with m.If(word_valid):
+                m.d.comb += take.eq(words.o.valid)
+                with m.If(words.o.valid):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
                         end_piece()
