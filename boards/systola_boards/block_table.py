@@ -17,7 +17,7 @@ from systola_firmware import config as configurations
 __all__ = ["PRESETS", "app", "row_of"]
 
 #: One for each family.
-PRESETS = ("ulx3s-85f", "icebreaker", "tang-nano-20k")
+PRESETS = ("ulx3s-85f", "icebreaker", "tang-nano-20k", "litefury")
 
 
 def row_of(result: BlockResult, seed: int) -> dict[str, Any]:
@@ -41,7 +41,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
+    *,
     presets: Annotated[str, typer.Option(help="with commas between them")] = ",".join(PRESETS),
+    blocks: Annotated[str, typer.Option(help="only these, with commas between them; rows of others stay")] = "",
     unrouted: Annotated[str, typer.Option(help="blocks that are only synthesised: they take long")] = "board,engine",
     seed: Annotated[int, typer.Option(help="of placement")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of logs")] = Path("build/synth"),
@@ -49,11 +51,13 @@ def main(
 ) -> None:
     """Synthesise and route every block of the presets, and keep the results; rows of other presets in the file stay."""
     chosen = presets.split(",")
-    rows = [row for row in json.loads(table.read_text()) if row["preset"] not in chosen] if table.is_file() else []
+    wanted = {name: blocks.split(",") if blocks else list(blocks_of(configurations.preset(name))) for name in chosen}
+    kept = json.loads(table.read_text()) if table.is_file() else []
+    rows = [row for row in kept if row["preset"] not in chosen or (blocks and row["block"] not in wanted[row["preset"]])]
     try:
         for name in chosen:
             config = configurations.preset(name)
-            for block in blocks_of(config):
+            for block in wanted[name]:
                 result = measure(config, block, output / f"{name}-{block}", route=block not in unrouted.split(","), seed=seed)
                 rows.append(row_of(result, seed))
                 speed = f", {result.route.fmax_mhz:.1f} MHz" if result.route is not None else ""

@@ -8,7 +8,9 @@ from amaranth.lib.wiring import Component, In, Out
 
 from systola_boards.catalogue import BOARDS
 from systola_boards.devices import DEVICES, Device
+from systola_boards.prepared import PREPARED
 from systola_firmware.config import Config
+from systola_firmware.pcie import window_bits
 from systola_hdl.accumulators import AccumulatorBuffer
 from systola_hdl.activation_memory import ActivationMemory
 from systola_hdl.board_top import Systola
@@ -35,6 +37,7 @@ from systola_hdl.lstm_cell_serial import SerialLstmCell
 from systola_hdl.matmul_unit import MatmulUnit
 from systola_hdl.output_stage import OutputStage
 from systola_hdl.parameters import ParameterLoader
+from systola_hdl.pcie.endpoint import TlpEndpoint
 from systola_hdl.post_unit import PostUnit
 from systola_hdl.program_store import ProgramStore
 from systola_hdl.registers import Registers
@@ -83,6 +86,7 @@ _LARGE: dict[str, Factory] = {
     "vector": Vector,
     "tables": lambda config: LookUpTables(config.requantize_lanes),
     "output_stage": OutputStage,
+    "pcie_endpoint": lambda config: TlpEndpoint(window_bits(config)),
 }
 
 _LSTM: dict[str, Factory] = {
@@ -114,7 +118,8 @@ def blocks_of(config: Config) -> dict[str, Factory]:
 
 def device_for(preset: str) -> Device:
     """The FPGA of the first board with this preset; that of the ULX3S-85F for a preset that no board has."""
-    return next((board.device for board in BOARDS.values() if board.preset == preset), DEVICES["LFE5U-85F"])
+    boards = (*BOARDS.values(), *PREPARED.values())
+    return next((board.device for board in boards if board.preset == preset), DEVICES["LFE5U-85F"])
 
 
 class Registered(Component):

@@ -54,7 +54,7 @@ class Device:
     synthesis:
         Commands of Yosys, from the RTLIL as read to the netlist ``top.json``.
     placer, placer_options:
-        nextpnr's program for it and that program's options for the part.
+        nextpnr's program for it and that program's options for the part; no program if none is run here.
     constraints:
         The name of the file of constraints, as Amaranth's platform writes it; its end is its kind.
     packer, packer_options:
@@ -107,6 +107,28 @@ def _ecp5(name: str, option: str, *, speed: str, luts: int, multipliers: int, bl
         constraints="top.lpf",
         packer="ecppack",
         packer_options=("--compress", "--input", "{routed}", "--bit", "{bitstream}"),
+        bitstream=".bit",
+    )
+
+
+def _artix7(name: str, *, luts: int, multipliers: int, blocks: int) -> Device:
+    return Device(
+        name=name,
+        family=Family.XILINX,
+        # AMD DS180, "7 Series FPGAs Data Sheet: Overview", table 4: a slice has four LUTs and eight flip-flops. Yosys counts LUT
+        # memories by cells: those of 64 words by one bit take two LUTs, those of 32 by six or 64 by three take four.
+        resources=(
+            Resource("LUT", luts, {"LUT": 1, "INV": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4, "SRL": 1}),
+            Resource("FF", 2 * luts, {"FD": 1}),
+            Resource("DSP", multipliers, {"DSP48E1": 1}),
+            Resource("block RAM", blocks, {"RAMB36E1": 1, "RAMB18E1": 0.5}),
+        ),
+        synthesis=("synth_xilinx -family xc7 -flatten -abc9 -noiopad -noclkbuf -top top", "write_json top.json"),
+        placer="",
+        placer_options=(),
+        constraints="top.xdc",
+        packer="",
+        packer_options=(),
         bitstream=".bit",
     )
 
@@ -165,6 +187,8 @@ DEVICES: dict[str, Device] = {
             packer_options=("-d", "GW2A-18C", "-o", "{bitstream}", "{routed}"),
             bitstream=".fs",
         ),
+        _artix7("XC7A100T", luts=63_400, multipliers=240, blocks=135),
+        _artix7("XC7A200T", luts=134_600, multipliers=740, blocks=365),
     )
 }
 

@@ -17,14 +17,24 @@ import typer
 
 from systola_boards.board import Board
 from systola_boards.catalogue import BOARDS
+from systola_boards.devices import DEVICES
+from systola_boards.prepared import PREPARED, STATE, PreparedBoard
 from systola_firmware import config as configurations
 
-__all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "with_tables"]
+__all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
 
 BOARDS_JSON = Path("host/systola/boards.json")
 BLOCKS_JSON = Path("docs/blocks.json")
 _PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
 _SECTION = re.compile(r"(<!-- begin: (?P<name>[\w-]+), generated -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+#: What must be said beside a block's name.
+_LABELS = {"pcie_endpoint": "core logic, no PHY"}
+
+
+def _has_placer(device: str) -> bool:
+    return device not in DEVICES or bool(DEVICES[device].placer)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -46,8 +56,26 @@ def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
         "serial": board.serial,
         "port": board.port,
         "baud": board.uart_baud or config.uart_baud,
+        "device": f"serial:{board.port}@{board.uart_baud or config.uart_baud}",
         "state": ("built in CI" if board.built_in_ci else "timing met") if met else "only simulated",
         "result": _shortened(result),
+    }
+
+
+def describe_prepared(board: PreparedBoard) -> dict[str, Any]:
+    """The same of a board that is only prepared."""
+    config = board.config
+    return {
+        "name": board.name,
+        "title": board.title,
+        "fpga": board.device.name,
+        "preset": board.preset,
+        "array": f"{config.rows}×{config.columns}",
+        "clock_mhz": config.clock_hz / 1e6,
+        "serial": "PCIe, one lane",
+        "device": "pcie:0000:03:00.0",
+        "state": STATE,
+        "result": None,
     }
 
 
@@ -75,7 +103,7 @@ def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
         (f"`{b['name']}`", b["title"], b["fpga"], f"`{b['preset']}`", b["array"], f"{b['clock_mhz']:g} MHz", b["state"])
         for b in boards
     ]
-    links = [(f"`{b['name']}`", b["serial"], f"`serial:{b['port']}@{b['baud']}`") for b in boards]
+    links = [(f"`{b['name']}`", b["serial"], f"`{b['device']}`") for b in boards]
     built = [b for b in boards if b["result"] is not None]
     usage = []
     paths = []
@@ -92,7 +120,7 @@ def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
     none = "No board has been built to the end yet."
     return {
         "boards": _table(("board", "", "FPGA", "preset", "array", "clock", "state"), rows),
-        "links": _table(("board", "serial link", "device for `systola`"), links),
+        "links": _table(("board", "link", "device for `systola`"), links),
         "usage": _table(("board", "LUT", "FF", "DSP", "block RAM", "fmax", "asked for", "met"), usage) if built else none,
         "paths": _table(("board", "longest path", "from → to", "seed", "tools"), paths) if built else none,
     }
@@ -106,10 +134,12 @@ def block_tables(blocks: list[dict[str, Any]]) -> dict[str, str]:
         names = [name for name, _, _ in chosen[0]["usage"]]
         rows = []
         for block in chosen:
-            clock, path = "", ""
+            clock = "" if _has_placer(block["device"]) else "cells only"
+            path = ""
             if block["fmax_mhz"] is not None:
                 clock, path = f"{block['fmax_mhz']:.1f} MHz", f"`{block['path_from']}` → `{block['path_to']}`"
-            rows.append((f"`{block['block']}`", *(f"{used:,}" for _, used, _ in block["usage"]), clock, path))
+            label = f", {_LABELS[block['block']]}" if block["block"] in _LABELS else ""
+            rows.append((f"`{block['block']}`{label}", *(f"{used:,}" for _, used, _ in block["usage"]), clock, path))
         available = ("*available*", *(f"*{available:,}*" for _, _, available in chosen[0]["usage"]), "", "")
         tools = ", ".join(f"{tool} {version}" for tool, version in chosen[-1]["tools"].items())
         parts.append(f"### `{preset}` on {chosen[0]['device']}\n\n{tools}; seed {chosen[0]['seed']}.")
@@ -149,10 +179,11 @@ def main(
         built = _results(results)
         described = []
         for name, board in BOARDS.items():
-            if name in built or name not in kept:
+            if name in built or name not in kept or "device" not in kept[name]:
                 described.append(describe(board, built.get(name)))
             else:
                 described.append(kept[name])
+        described += [describe_prepared(board) for board in PREPARED.values()]
         (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []
     tables = board_tables(json.loads((root / BOARDS_JSON).read_text())) | block_tables(blocks)

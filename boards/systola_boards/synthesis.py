@@ -52,7 +52,8 @@ class BlockResult:
 def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int = 1) -> BlockResult:
     """Synthesise ``block`` as it is for what it takes; ``route`` it between registers (:class:`Registered`) for its clock.
 
-    What does not fit is not routed. Raises ``ValueError`` for an unknown block and :class:`SynthesisError`.
+    What does not fit is not routed, nor is anything for an FPGA whose placer is not run here. Raises ``ValueError`` for an unknown
+    block and :class:`SynthesisError`.
     """
     blocks = blocks_of(config)
     if block not in blocks:
@@ -69,7 +70,7 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
 
     cells = netlist_of(blocks[block](config), folder).cells
     routed = None
-    if route:
+    if route and device.placer:
         nextpnr = find_tool(device.placer)
         tools.append(nextpnr)
         if not device.excess(cells):

@@ -22,11 +22,11 @@ class BoardState:
     clock_mhz:
         Of the engine.
     device:
-        What ``--device`` takes for it, with the serial port's usual name.
+        What ``--device`` takes for it, with the serial port's usual name, or a PCIe card's place for example.
     link:
-        What the serial link runs over.
+        What the link runs over.
     state:
-        ``built in CI``, ``timing met`` or ``only simulated``: none has run yet.
+        ``built in CI``, ``timing met``, ``only simulated``, or ``prepared, never built here``: none has run yet.
     """
 
     name: str
@@ -51,7 +51,7 @@ def known_boards() -> list[BoardState]:
             preset=board["preset"],
             array=board["array"],
             clock_mhz=board["clock_mhz"],
-            device=f"serial:{board['port']}@{board['baud']}",
+            device=board["device"],
             link=board["serial"],
             state=board["state"],
         )

@@ -102,14 +102,14 @@ def preset_table() -> Table:
 
 
 def boards_tables() -> tuple[Table, Table]:
-    """All boards with their engine and state, and with their serial link."""
+    """All boards with their engine and state, and with their link."""
     states = Table(title="Boards", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     links = Table(title="Links", title_justify="left", box=SIMPLE_HEAD, caption_justify="left")
     _text_columns(states, "board", "FPGA", "preset")
     for heading in ("array", "clock"):
         states.add_column(heading, justify="right")
     _text_columns(states, "state")
-    _text_columns(links, "board", "serial link", "device")
+    _text_columns(links, "board", "link", "device")
     for board in known_boards():
         states.add_row(board.name, board.fpga, board.preset, board.array, f"{board.clock_mhz:g} MHz", board.state)
         links.add_row(board.name, board.link, board.device)

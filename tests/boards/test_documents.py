@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from systola_boards import block_table, documents, program
 from systola_boards.blocks import blocks_of
 from systola_boards.catalogue import BOARDS, find_board
-from systola_boards.documents import BLOCKS_JSON, BOARDS_JSON, board_tables, describe, with_tables
+from systola_boards.documents import BLOCKS_JSON, BOARDS_JSON, board_tables, describe, describe_prepared, with_tables
+from systola_boards.prepared import PREPARED
 from systola_firmware.config import preset
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +44,11 @@ def result(name: str, **changes: Any) -> dict[str, Any]:
 def test_the_pages_in_the_repository_are_up_to_date() -> None:
     assert CliRunner().invoke(documents.app, ["--check", "--root", str(ROOT)]).exit_code == 0
     kept = json.loads((ROOT / BOARDS_JSON).read_text(encoding="utf-8"))
-    assert [board["name"] for board in kept] == list(BOARDS)
-    for board in kept:  # what is not a build's result is what the definitions say
+    assert [board["name"] for board in kept] == [*BOARDS, *PREPARED]
+    assert kept[len(BOARDS) :] == [describe_prepared(board) for board in PREPARED.values()]
+    for board in kept[: len(BOARDS)]:  # what is not a build's result is what the definitions say
         same = describe(find_board(board["name"]), None)
-        for field in ("title", "fpga", "preset", "array", "serial", "port", "baud"):
+        for field in ("title", "fpga", "preset", "array", "serial", "port", "baud", "device"):
             assert board[field] == same[field]
 
 
