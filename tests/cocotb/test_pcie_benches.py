@@ -19,21 +19,6 @@ WINDOW_BITS = 20
 TIMEOUT = 2000  #: cycles, long enough for the model's link and short enough to wait for
 
 
-class AdapterOnPins(Component):
-    """An adapter, and an input that only the hard block's model has a use for."""
-
-    def __init__(self, adapter: UltrascaleAdapter | Series7Adapter) -> None:
-        self._adapter = adapter
-        super().__init__({**dict(adapter.signature.members), "sys_reset": In(1)})
-
-    def elaborate(self, _platform: object) -> Elaboratable:
-        m = Module()
-        m.submodules.adapter = adapter = self._adapter
-        for name in ("pins", "rx", "tx", "function"):
-            connect(m, getattr(adapter, name), flipped(getattr(self, name)))
-        return m
-
-
 class EndpointOnPins(Component):
     """An adapter with the endpoint behind it."""
 
@@ -51,6 +36,26 @@ class EndpointOnPins(Component):
         connect(m, endpoint.tx, adapter.tx)
         connect(m, adapter.function, endpoint.function)
         connect(m, endpoint.host, flipped(self.host))
+        return m
+
+
+class OnPins(Component):
+    """A device, and an input that only the hard block's model has a use for."""
+
+    def __init__(self, device: Component) -> None:
+        self._device = device
+        super().__init__({**dict(device.signature.members), "sys_reset": In(1)})
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.device = device = self._device
+        for name, member in device.signature.members.items():
+            if member.is_signature:
+                connect(m, getattr(device, name), flipped(getattr(self, name)))
+            elif member.flow == In:
+                m.d.comb += getattr(device, name).eq(getattr(self, name))
+            else:
+                m.d.comb += getattr(self, name).eq(getattr(device, name))
         return m
 
 
@@ -81,7 +86,7 @@ def full(*arguments: object) -> Any:
 )
 def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run_bench(
-        AdapterOnPins(ADAPTERS[adapter]()),
+        OnPins(ADAPTERS[adapter]()),
         f"pcie-{adapter}",
         HERE / f"pcie_{adapter}" / f"bench_pcie_{adapter}.py",
         tests=tests,
