@@ -15,7 +15,7 @@ PLACEMENT = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIES),--tries $(TRIES))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-pcie-linux lint sim bench verilog synth netlist blocks bitstream bitstreams program docs clean
+.PHONY: help setup demo test test-full test-pcie test-pcie-linux lint sim bench verilog synth netlist blocks bitstream bitstreams prepare program docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: lint ## lint and the quick tests, in a few minutes
 
 test-full: lint ## lint and all tests, the long campaigns included
 	$(PYTHON) -m pytest -q -n 2 tests
+
+test-pcie: $(READY) ## everything about PCIe but the Linux guest: endpoint, adapters, DMA engine, driver, whole devices, faults
+	$(PYTHON) -m pytest -q -k "pcie or tlp or dma" --ignore tests/linux tests
 
 # Where the guest's kernel is kept, and the only step that needs the network: only when it is not there yet.
 test-pcie-linux: $(READY) ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware
@@ -75,6 +78,10 @@ bitstream: $(READY) ## build BOARD=icebreaker to build/boards/ (SEED=, SEEDS=1,2
 
 bitstreams: $(READY) ## build all boards: hours
 	@$(PYTHON) -m systola_boards.bitstream --board all $(PLACEMENT)
+
+prepare: BOARD = litefury
+prepare: $(READY) ## write Verilog, constraints and recipe for BOARD=litefury or nitefury, whose tools are not run here
+	@$(PYTHON) -m systola_boards.prepare --board $(BOARD)
 
 program: $(READY) ## load BOARD=icebreaker's bitstream into the board
 	@$(PYTHON) -m systola_boards.program --board $(BOARD)

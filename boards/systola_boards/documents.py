@@ -179,10 +179,10 @@ def main(
         built = _results(results)
         described = []
         for name, board in BOARDS.items():
-            if name in built or name not in kept or "device" not in kept[name]:
+            if name in built or name not in kept:
                 described.append(describe(board, built.get(name)))
             else:
-                described.append(kept[name])
+                described.append(describe(board, None) | kept[name])
         described += [describe_prepared(board) for board in PREPARED.values()]
         (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []

@@ -115,7 +115,7 @@ def test_devices_of_presets() -> None:
         "ulx3s-85f": "LFE5U-85F",
         "icebreaker": "iCE40UP5K",
         "ecp5-25f": "LFE5U-25F",
-        "litefury": "LFE5U-85F",
+        "litefury": "XC7A100T",
         "versa-ecp5-5g": "LFE5UM5G-45F",
         "tang-nano-20k": "GW2AR-18",
         "tiny-4x4": "LFE5U-85F",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -43,7 +44,8 @@ from systola.cli import app
 app(["boards"], standalone_mode=False)
 assert not [name for name in sys.modules if name.partition(".")[0] in ("amaranth", "systola_boards", "systola_hdl")]
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    wide = os.environ | {"COLUMNS": "120"}  # a narrow terminal folds the longest state
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=wide)
     for board in known_boards():
         line = next(line for line in result.stdout.splitlines() if board.name in line)
         for part in (board.fpga, board.array, f"{board.clock_mhz:g} MHz", board.state):
