@@ -96,6 +96,23 @@ def test_anything_against_the_model(config: Any, busy: float, noise: float, late
     assert bench.starts
 
 
+def test_the_engines_own_reads_go_first() -> None:
+    """Whatever they do to its turns, what goes in comes out, of each memory."""
+    bench = DmaBench(SMALL, 14, size=SIZE)
+    bench.noise = 0.5
+
+    async def test(ctx: Any) -> None:
+        await bench.set_up(ctx)
+        for number, region in enumerate(MEMORIES):
+            source, target = SOURCE + 201 * number, TARGET + 203 * number
+            await bench.ring(ctx, [Descriptor(DmaKind.TO_DEVICE, 200, region.base + 4, BASE + source)])
+            await bench.ring(ctx, [Descriptor(DmaKind.FROM_DEVICE, 200, region.base + 4, BASE + target)])
+            assert await bench.settle(ctx) == DmaStatus.LINK_UP
+            assert bench.host.memory[target : target + 200] == bench.host.memory[source : source + 200], region
+
+    bench.run(test)
+
+
 @pytest.mark.parametrize("region", [Region.ACTIVATION, Region.WEIGHT])
 def test_speed(region: Region) -> None:
     """Each way, to an odd place where that is possible, at 7.5 bytes a cycle and more."""
