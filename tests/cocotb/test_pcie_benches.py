@@ -9,7 +9,10 @@ import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, connect, flipped
 from support.cocotb_runner import run_bench
+from support.models import model_path
 
+from systola_firmware.config import preset
+from systola_hdl.pcie.device import PcieDevice
 from systola_hdl.pcie.endpoint import TlpEndpoint
 from systola_hdl.pcie.series7 import Series7Adapter
 from systola_hdl.pcie.ultrascale import UltrascaleAdapter
@@ -115,4 +118,36 @@ def test_endpoint(adapter: str, largest: int, chosen: str, tests: int, monkeypat
         chosen=chosen,
         environment={"SYSTOLA_PCIE_BLOCK": adapter, "SYSTOLA_PCIE_TIMEOUT": str(TIMEOUT), "SYSTOLA_PCIE_LARGEST": str(largest)},
         monkeypatch=monkeypatch,
+    )
+
+
+def run_device(
+    adapter: str, preset_name: str, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch, **environment: str
+) -> None:
+    device = PcieDevice(preset(preset_name), ADAPTERS[adapter](TlpEndpoint.non_posted_requests), timeout=20_000)
+    run_bench(
+        OnPins(device),
+        f"pcie-device-{adapter}",
+        HERE / "pcie_device" / "bench_pcie_device.py",
+        tests=tests,
+        chosen=chosen,
+        environment={"SYSTOLA_PCIE_BLOCK": adapter, "SYSTOLA_PCIE_PRESET": preset_name, **environment},
+        monkeypatch=monkeypatch,
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_device(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_device(adapter, "tiny-8x4-dma", "", 3, monkeypatch, SYSTOLA_PCIE_IDLE="0.05")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_keyword_spotter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DS-CNN; the engine idles for at most 5% of the time between inferences that follow each other."""
+    path = str(model_path("dscnn"))
+    run_device(
+        "ultrascale", "tiny-8x4-dma", "model|back_to_back", 2, monkeypatch, SYSTOLA_PCIE_IDLE="0.05", SYSTOLA_PCIE_MODEL=path
     )
