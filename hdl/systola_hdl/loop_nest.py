@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from systola_hdl.dot_cell import delayed
 from systola_hdl.interfaces import ADDRESS_BITS
+from systola_hdl.prepared_queue import PreparedQueue
 
 __all__ = ["COUNT_BITS", "STEP_BITS", "LoopNest"]
 
@@ -24,11 +26,15 @@ class LoopNest(Component):
     The item's ``address[a]`` is ``base[a] + Σ index[loop] * steps[loop][a]``, modulo ``2**ADDRESS_BITS``.
 
     Throughput is one item a cycle while ``o.ready``, also from the last item of a nest to the first of the next, if ``start`` is
-    valid early enough. Latency is :attr:`latency` cycles from the transfer of ``start`` to the first item.
+    valid early enough; only that a nest takes :attr:`shortest_nest` cycles at least. Latency is :attr:`latency` cycles from the
+    transfer of ``start`` to the first item.
 
-    The loop carries nothing longer than a multiplexer over the loops and one adder: counters run one item ahead of the
-    addresses and tell them, registered, which loop steps next and by how much. Counters count down, and whether a loop's next
-    iteration is its last is known a cycle before it matters.
+    Design: a pipeline that never stops. A place in the queue at its end is taken for each item that enters, and whether one is
+    free is a register, so ``o.ready`` reaches nothing but the queue. Counters run ahead of the addresses and tell them,
+    registered, which loop steps next and by how much. They count down, and whether a loop's next iteration is its last is known
+    a cycle before it matters. A nest waits in registers, where its counts are compared, for the one before it::
+
+        start ─ waits ─ compared ─▶ 1: counters ─▶ 2: by how much ─▶ 3: address ─▶ queue ─▶ o
 
     Parameters
     ----------
@@ -47,7 +53,12 @@ class LoopNest(Component):
         ``address[a]``, ``tag``, and the flags ``first.<loop>`` and ``last.<loop>``: it is the first or last iteration of that loop.
     """
 
-    latency = 3
+    #: Cycles from ``start`` to the first item: it waits and is compared, the three stages, the queue.
+    latency = 2 + 3 + 1 + PreparedQueue.latency
+    #: Cycles from one nest to the next, at least: the next comes to wait, is compared, and goes.
+    shortest_nest = 3
+    #: Places of the queue: more than the cycles from taking one to taking it again.
+    _depth = 16
 
     def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0) -> None:
         if not loops or len(set(loops)) != len(loops):
@@ -71,81 +82,107 @@ class LoopNest(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        levels = len(self.loops)
-
-        # Stage 1: counters. `begins` marks the first item of a nest, which takes the base instead of a step.
-        nest = Signal(self.start_layout)
-        active = Signal()
-        begins = Signal()
-        first = Signal(levels)
-        last = Signal(levels)
-        single = Signal(levels)  # the loop has one iteration
-        double = Signal(levels)  # it has two
-        left = [Signal(COUNT_BITS, name=f"left_{loop}") for loop in self.loops]  # iterations, with the present one
-        next_last = Signal(levels)  # two are left
-        # Stage 2: which loop steps to reach this item (one-hot, none for a base) and by how much.
-        stepping = Signal(levels)
-        delta = Signal(data.ArrayLayout(signed(ADDRESS_BITS), self.addresses))
-        waiting = Signal()
-        waiting_flags = Signal(2 * levels)
-        waiting_tag = Signal.like(nest.tag)
-
-        take_item = Signal()  # stage 3 is free
-        take_count = Signal()  # stage 2 is free
-        m.d.comb += take_item.eq(~self.o.valid | self.o.ready)
-        m.d.comb += take_count.eq(~waiting | take_item)
-        m.d.comb += self.start.ready.eq(~active | (take_count & last.all()))
-
-        # `last` after this item tells which loop steps next: the innermost that is not at its last iteration.
-        steps_next = Signal(levels)
-        for level in range(levels):
-            m.d.comb += steps_next[level].eq(~last[level] & last[level + 1 :].all())
-        steps_now = Signal(levels)  # the loop that was stepped to reach the counters' present item
-
-        with m.If(take_count):
-            m.d.sync += waiting.eq(active)
-            with m.If(active):
-                m.d.sync += [begins.eq(0), steps_now.eq(steps_next), stepping.eq(steps_now), waiting_flags.eq(Cat(first, last))]
-                m.d.sync += waiting_tag.eq(nest.tag)
-                for level, counter in enumerate(left):
-                    inner_of_stepped = last[level:].all()  # an outer loop steps, so this one starts over
-                    with m.If(inner_of_stepped):
-                        m.d.sync += [first[level].eq(1), last[level].eq(single[level]), next_last[level].eq(double[level])]
-                        m.d.sync += counter.eq(nest.counts[self.loops[level]])
-                    with m.Elif(steps_next[level]):
-                        m.d.sync += [first[level].eq(0), last[level].eq(next_last[level]), next_last[level].eq(counter == 3)]
-                        m.d.sync += counter.eq(counter - 1)
-                for address in range(self.addresses):
-                    chosen = nest.base[address] & begins.replicate(ADDRESS_BITS).as_signed()
-                    for level, loop in enumerate(self.loops):
-                        chosen |= Mux(steps_now[level], nest.steps[loop][address], 0)
-                    m.d.sync += delta[address].eq(chosen)
-                with m.If(last.all()):
-                    m.d.sync += active.eq(0)
-
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [nest.eq(self.start.payload), active.eq(1), begins.eq(1), first.eq(-1), steps_now.eq(0)]
-            for level, loop in enumerate(self.loops):
-                count = self.start.payload.counts[loop]
-                m.d.sync += [last[level].eq(count == 1), single[level].eq(count == 1), left[level].eq(count)]
-                m.d.sync += [next_last[level].eq(count == 2), double[level].eq(count == 2)]
-
-        # Stage 3: one base a loop, the address at which its present iteration starts. The innermost is the item's address.
-        with m.If(take_item):
-            m.d.sync += self.o.valid.eq(waiting)
-            with m.If(waiting):
-                m.d.sync += Cat(self.o.payload.first.as_value(), self.o.payload.last.as_value()).eq(waiting_flags)
-                m.d.sync += self.o.payload.tag.eq(waiting_tag)
+        m.submodules.queue = queue = PreparedQueue(self.item_layout, self._depth)
+        connect(m, queue.o, flipped(self.o))
+        offered, item = self.start.payload, queue.i.payload
+        taken = Signal()  # the counters begin another nest with the next cycle
+        issued, flags, origin = self._build_counters(m, queue.free, taken)
+        _, tag = self._build_nest(m, offered.tag, taken, "tag")
+        m.d.comb += [
+            queue.take.eq(issued),
+            queue.i.valid.eq(delayed(m, issued, 3, "valid", init=0)),
+            Cat(item.first.as_value(), item.last.as_value()).eq(delayed(m, flags, 3, "flags")),
+            item.tag.eq(delayed(m, tag, 2, "tag")),
+        ]
         for address in range(self.addresses):
-            bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}") for loop in self.loops]
-            m.d.comb += self.o.payload.address[address].eq(bases[-1])
-            origin = 0
-            for level, base in enumerate(bases):
-                origin |= Mux(stepping[level], base, 0)
-            reached = Signal(signed(ADDRESS_BITS), name=f"reached{address}")
-            m.d.comb += reached.eq(origin + delta[address])
-            for level, base in enumerate(bases):
-                outer_keeps = stepping[level + 1 :].any()  # a loop further in steps: this base stays
-                with m.If(take_item & waiting & ~outer_keeps):
-                    m.d.sync += base.eq(reached)
+            steps = [offered.steps[loop][address] for loop in self.loops]
+            _, nest = self._build_nest(m, Cat(*steps, offered.base[address]), taken, f"address{address}")
+            # Copies, for each drives a multiplexer of its own.
+            ways = delayed(m, origin, 1, f"origin{address}", keep=True)
+            valid = delayed(m, issued, 2, f"valid{address}", init=0, keep=True)
+            m.d.comb += item.address[address].eq(self._build_address(m, nest, ways, valid, address))
         return m
+
+    def _build_nest(self, m: Module, offered: Value, taken: Signal, name: str) -> tuple[Signal, Signal]:
+        """Registers for a part of ``start``: a nest that waits, which stays until the cycle after it is ``taken``, and, from the
+        cycle after that, the nest that runs. Each part has enables of its own.
+        """
+        waits, goes = Signal(name=f"{name}_waits", attrs={"keep": 1}), delayed(m, taken, 1, f"{name}_goes", init=0, keep=True)
+        waiting = Signal(len(offered), name=f"{name}_waiting", reset_less=True)
+        running = Signal(len(offered), name=f"{name}_running", reset_less=True)
+        with m.If(~waits):
+            m.d.sync += [waits.eq(self.start.valid), waiting.eq(offered)]
+        with m.Elif(taken):
+            m.d.sync += waits.eq(0)
+        with m.If(goes):
+            m.d.sync += running.eq(waiting)
+        return waiting, running
+
+    def _build_counters(self, m: Module, free: Value, taken: Signal) -> tuple[Value, Value, Value]:
+        """Stage 1. Whether an item leaves it, its flags, and which loop was stepped to reach it: one-hot, the base last."""
+        levels = len(self.loops)
+        waits, compared = Signal(), Signal()
+        waiting, running = self._build_nest(m, self.start.payload.counts.as_value(), taken, "counts")
+        m.d.comb += self.start.ready.eq(~waits)
+        with m.If(~waits):
+            m.d.sync += waits.eq(self.start.valid)
+        with m.Elif(taken):
+            m.d.sync += waits.eq(0)
+        m.d.sync += compared.eq(waits & ~taken)
+
+        # Without a nest every loop is at its last iteration, over and over: all that an item would do is harmless.
+        active, begins, steps_now = Signal(), Signal(), Signal(levels)
+        first, last, next_last = Signal(levels), Signal(levels, init=-1), Signal(levels)
+        single, double = Signal(levels), Signal(levels)  # the loop has one iteration, two
+        single_waiting, double_waiting = Signal(levels, init=-1), Signal(levels)
+        # An inner loop that ends makes the next one step; `ends` is the end of a nest.
+        inner_last = [last[level + 1 :].all() for level in range(levels)]
+        ends = last.all()
+        m.d.comb += taken.eq(free & compared & ends)
+        with m.If(taken):
+            m.d.sync += [single.eq(single_waiting), double.eq(double_waiting)]
+        with m.If(free):
+            m.d.sync += [begins.eq(ends), steps_now.eq(Cat(inner_last) & ~last)]
+            with m.If(ends):
+                m.d.sync += active.eq(compared)
+        for level in range(levels):
+            count = slice(level * COUNT_BITS, (level + 1) * COUNT_BITS)
+            left = Signal(COUNT_BITS, name=f"left_{self.loops[level]}")  # iterations, with the present one
+            m.d.sync += [
+                single_waiting[level].eq(~waits | taken | (waiting[count] == 1)),
+                double_waiting[level].eq(waiting[count] == 2),
+            ]
+            with m.If(free & inner_last[level]):
+                m.d.sync += first[level].eq(last[level])
+                with m.If(last[level]):  # it starts over
+                    m.d.sync += [
+                        last[level].eq(Mux(ends, single_waiting[level], single[level])),
+                        next_last[level].eq(Mux(ends, double_waiting[level], double[level])),
+                        # `running` may be a cycle late: before that, only loops of one iteration start over.
+                        left.eq(Mux(ends, waiting[count], running[count])),
+                    ]
+                with m.Else():
+                    m.d.sync += [last[level].eq(next_last[level]), next_last[level].eq(left == 3), left.eq(left - 1)]
+        return free & active, Cat(first, last), Cat(steps_now, begins)
+
+    def _build_address(self, m: Module, nest: Value, ways: Value, valid: Value, address: int) -> Value:
+        """Stages 2 and 3 of one address, for an item that came to stage 2 by way of a loop's step or of the base."""
+        # Stage 2: by how much it steps. A base is a step from nowhere.
+        delta, stepping = Signal(signed(ADDRESS_BITS), name=f"delta{address}"), Signal(len(self.loops), name=f"stepping{address}")
+        chosen = Value.cast(0)
+        for way in range(len(self.loops) + 1):
+            width = STEP_BITS if way < len(self.loops) else ADDRESS_BITS
+            chosen |= Mux(ways[way], nest[way * STEP_BITS : way * STEP_BITS + width].as_signed(), 0)
+        m.d.sync += [delta.eq(chosen), stepping.eq(ways)]
+        # Stage 3: one base a loop, the address at which its present iteration starts. The innermost is the item's address.
+        bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}") for loop in self.loops]
+        origin = Value.cast(0)
+        for level, base in enumerate(bases):
+            origin |= Mux(stepping[level], base, 0)
+        reached = Signal(signed(ADDRESS_BITS), name=f"reached{address}")
+        m.d.comb += reached.eq(origin + delta)
+        for level, base in enumerate(bases):
+            outer_keeps = stepping[level + 1 :].any()  # a loop further in steps: this base stays
+            with m.If(valid & ~outer_keeps):
+                m.d.sync += base.eq(reached)
+        return bases[-1]
