@@ -16,7 +16,7 @@ from rich.table import Table
 
 from systola_boards.board import Board
 from systola_boards.catalogue import BOARDS, find_board
-from systola_boards.flow import Wish, best, pack, place_and_route, synthesize, tools_for
+from systola_boards.flow import Wish, best, pack, place_and_route, planned, synthesize, tools_for
 from systola_boards.reports import Route
 from systola_boards.toolchain import SynthesisError, Tool
 from systola_firmware.config import Config
@@ -90,7 +90,10 @@ def build(board: Board, folder: Path, seeds: list[int], clock_hz: int | None = N
     if excess:
         raise Failed(f"{config.name} does not fit the {device.name} of {board.name}: {', '.join(excess)}")
     clock_mhz = float(design.pll.output_hz) / 1e6
-    results = [place_and_route(device, netlist, Wish(clock_mhz, seed, constraints), folder, nextpnr) for seed in seeds]
+    results = [
+        place_and_route(device, planned(device, netlist, seed), Wish(clock_mhz, seed, constraints), folder, nextpnr)
+        for seed in seeds
+    ]
     routed = best(results)
     for clock in routed.route.clocks:
         if not math.isclose(clock.constraint_mhz, clock_mhz, rel_tol=_ROUNDING):

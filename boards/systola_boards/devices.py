@@ -8,7 +8,7 @@ from typing import Any
 
 from systola_hdl.families import Family
 
-__all__ = ["DEVICES", "Device", "Resource", "device_of"]
+__all__ = ["DEVICES", "Device", "HardBlocks", "Resource", "device_of"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,35 @@ class Resource:
 
 
 @dataclass(frozen=True)
+class HardBlocks:
+    """The sites of one type of cell, which repeat regularly over the chip.
+
+    Attributes
+    ----------
+    cell:
+        Yosys' type of the cell.
+    columns, rows:
+        Where a group of sites begins.
+    places:
+        Each site of a group: its column from the group's beginning, and its name.
+    """
+
+    cell: str
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+    places: tuple[tuple[int, str], ...]
+
+    def sites(self) -> list[tuple[int, int, str]]:
+        """Column, row and nextpnr's name of every site."""
+        return [
+            (column + offset, row, f"X{column + offset}/Y{row}/{name}")
+            for row in self.rows
+            for column in self.columns
+            for offset, name in self.places
+        ]
+
+
+@dataclass(frozen=True)
 class Device:
     """An FPGA in its package.
 
@@ -62,6 +91,8 @@ class Device:
         the files.
     bitstream:
         The end of the bitstream's name.
+    hard_blocks:
+        Sites of the cells that :mod:`systola_boards.floorplan` places; none where nextpnr does this well.
     """
 
     name: str
@@ -74,6 +105,7 @@ class Device:
     packer: str
     packer_options: tuple[str, ...]
     bitstream: str
+    hard_blocks: tuple[HardBlocks, ...] = ()
 
     def usage(self, cells: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """Name, used and available of every resource, for a netlist by its cells of each type."""
@@ -84,7 +116,22 @@ class Device:
         return [f"{name} {used} of {available}" for name, used, available in self.usage(cells) if used > available]
 
 
-def _ecp5(name: str, option: str, *, speed: str, luts: int, multipliers: int, blocks: int) -> Device:
+def _ecp5(
+    name: str,
+    option: str,
+    *,
+    speed: str,
+    luts: int,
+    columns: tuple[int, ...],
+    multiplier_rows: tuple[int, ...],
+    block_rows: tuple[int, ...],
+) -> Device:
+    # Of the DSP blocks' nine columns each, the multipliers are in four; of the block RAMs' likewise. Columns and rows are those of
+    # Project Trellis' database (tiles MIB_DSP0 and MIB_EBR0).
+    multipliers = HardBlocks(
+        "MULT18X18D", columns, multiplier_rows, ((0, "MULT18_0"), (1, "MULT18_1"), (4, "MULT18_4"), (5, "MULT18_5"))
+    )
+    blocks = HardBlocks("DP16KD", columns, block_rows, ((0, "EBR0"), (2, "EBR1"), (4, "EBR2"), (6, "EBR3")))
     return Device(
         name=name,
         family=Family.ECP5,
@@ -93,8 +140,8 @@ def _ecp5(name: str, option: str, *, speed: str, luts: int, multipliers: int, bl
         resources=(
             Resource("LUT", luts, {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}),
             Resource("FF", luts, {"TRELLIS_FF": 1}),
-            Resource("DSP", multipliers, {"MULT18X18D": 1, "MULT9X9D": 0.5}),
-            Resource("block RAM", blocks, {"DP16KD": 1, "PDPW16KD": 1}),
+            Resource("DSP", len(multipliers.sites()), {"MULT18X18D": 1, "MULT9X9D": 0.5}),
+            Resource("block RAM", len(blocks.sites()), {"DP16KD": 1, "PDPW16KD": 1}),
         ),
         # splitnets: YosysHQ/yosys issue 4349 (equal names of wires stop it after technology mapping).
         synthesis=(
@@ -108,6 +155,7 @@ def _ecp5(name: str, option: str, *, speed: str, luts: int, multipliers: int, bl
         packer="ecppack",
         packer_options=("--compress", "--input", "{routed}", "--bit", "{bitstream}"),
         bitstream=".bit",
+        hard_blocks=(multipliers, blocks),
     )
 
 
@@ -137,9 +185,33 @@ def _artix7(name: str, *, luts: int, multipliers: int, blocks: int) -> Device:
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
-        _ecp5("LFE5U-25F", "--25k", speed="6", luts=24_288, multipliers=28, blocks=56),
-        _ecp5("LFE5U-85F", "--85k", speed="6", luts=83_640, multipliers=156, blocks=208),
-        _ecp5("LFE5UM5G-45F", "--um5g-45k", speed="8", luts=43_848, multipliers=72, blocks=108),
+        _ecp5(
+            "LFE5U-25F",
+            "--25k",
+            speed="6",
+            luts=24_288,
+            columns=(4, 13, 22, 33, 42, 51, 60),
+            multiplier_rows=(13,),
+            block_rows=(25, 37),
+        ),
+        _ecp5(
+            "LFE5U-85F",
+            "--85k",
+            speed="6",
+            luts=83_640,
+            columns=(4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
+            multiplier_rows=(10, 34, 58),
+            block_rows=(22, 46, 70, 82),
+        ),
+        _ecp5(
+            "LFE5UM5G-45F",
+            "--um5g-45k",
+            speed="8",
+            luts=43_848,
+            columns=(4, 13, 22, 31, 42, 51, 60, 69, 78),
+            multiplier_rows=(22, 46),
+            block_rows=(10, 34, 58),
+        ),
         Device(
             name="iCE40UP5K",
             family=Family.ICE40,

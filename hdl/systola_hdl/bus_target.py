@@ -12,8 +12,10 @@ class BusTarget(Component):
     """Turn :class:`Bus` requests into accesses of a synchronous memory.
 
     A request is taken into registers. An access is ``enable`` for one cycle with ``address``, ``write`` and ``data``, which stay
-    until the response; ``read_data`` is sampled ``read_latency`` cycles later. The response (0 for a write, never an error: the
-    range was checked before) is offered a cycle after that: ``read_latency + 2`` cycles after the request was taken at best.
+    until the response; ``read_data`` is sampled ``read_latency`` cycles later. An access in a cycle without ``grant`` did not
+    count, and is repeated: ``grant``, which may come late in a cycle, ends in a register. The response (0 for a write, never an
+    error: the range was checked before) is offered a cycle after the data: ``read_latency + 2`` cycles after the request was
+    taken at best.
 
     Parameters
     ----------
@@ -25,9 +27,9 @@ class BusTarget(Component):
     bus:
         The initiator.
     grant: In(1)
-        The memory can serve an access in this cycle.
+        The memory serves a read in this cycle. A write may count without it, for it is the same when it is repeated.
     enable, write: Out(1)
-        An access happens in this cycle.
+        An access is tried in this cycle.
     address: Out(32), data: Out(32)
         Byte offset and write data of the access.
     read_data: In(32)
@@ -52,6 +54,7 @@ class BusTarget(Component):
         m = Module()
         request, response = self.bus.request, self.bus.response
         left = Signal(range(self._read_latency + 1))  # cycles to the data
+        granted = Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += request.ready.eq(1)
@@ -59,19 +62,20 @@ class BusTarget(Component):
                     self.write.eq(request.payload.write),
                     self.address.eq(request.payload.address),
                     self.data.eq(request.payload.data),
-                    left.eq(self._read_latency - 1),
                 ]
                 with m.If(request.valid):
                     m.next = "ACCESS"
             with m.State("ACCESS"):
-                m.d.comb += self.enable.eq(self.grant)
-                with m.If(self.grant):
-                    m.next = "CAPTURE"
+                m.d.comb += self.enable.eq(1)
+                m.d.sync += [granted.eq(self.grant), left.eq(self._read_latency - 1)]
+                m.next = "CAPTURE"
             with m.State("CAPTURE"):
                 # Captured, because the memory's read port may serve somebody else before the response is taken.
                 m.d.sync += [left.eq(left - 1), response.payload.data.eq(Mux(self.write, 0, self.read_data))]
                 with m.If(left == 0):
                     m.next = "RESPOND"
+                    with m.If(~granted):
+                        m.next = "ACCESS"
             with m.State("RESPOND"):
                 m.d.comb += response.valid.eq(1)
                 with m.If(response.ready):

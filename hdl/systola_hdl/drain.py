@@ -141,7 +141,8 @@ class Drain(Component):
 
         # Bytes of each chunk of the last group that belong to channels; every other group has all.
         counts = [Signal(range(lanes + 1), name=f"count_{chunk}") for chunk in range(2 * chunks)]
-        channels = Mux(instruction.wide, instruction.last_columns << 1, instruction.last_columns)
+        channels = Signal(range(2 * config.columns + 1))
+        m.d.sync += channels.eq(Mux(instruction.wide, instruction.last_columns << 1, instruction.last_columns))
         writes = Signal(2 * chunks)
         for chunk, count in enumerate(counts):
             above = (chunk + 1) * lanes
@@ -183,12 +184,13 @@ class Drain(Component):
             begins.eq(issue & item.job_first),
             queue.o.ready.eq(issue),
             self.reserve.eq(issue & item.writes),
-            parameters.claim.eq(begins),
             self.accumulators.address.eq(item.position),
             self.accumulators.release.eq(release),
         ]
         m.d.sync += [
             release.eq(issue & item.job_last),
+            # A cycle late: until the next one, `in_job` holds the next job back.
+            parameters.claim.eq(begins),
             may_begin.eq(self.accumulators.full & parameters.available & ~in_job & ~begins),
             self.error.eq(ErrorCode.NONE),
         ]

@@ -94,7 +94,10 @@ class IssueSlot(Component):
         ]
         push, word = Signal(), Signal(WORD_BITS, reset_less=True)
         m.d.sync += [push.eq(self.push), word.eq(self.word)]
-        held, missing, position = Signal(), Signal(range(self._words + 1)), Signal(range(self._words + 1))
+        # One bit for each word: whose turn it is, and which one takes what was pushed.
+        turn, takes = Signal(self._words), Signal(self._words)
+        m.d.sync += takes.eq(Mux(self.push, turn, 0))
+        held, missing = Signal(), Signal(range(self._words + 1))
         record, granted = Signal(_RECORD), Signal()
         offered = Signal()
         opcode, words = Signal(8), Signal(data.ArrayLayout(WORD_BITS, self._words), reset_less=True)
@@ -114,11 +117,16 @@ class IssueSlot(Component):
         # What is said of an instruction is said before the cycle in which its unit takes it, and never withdrawn.
         m.d.sync += offered.eq(allowed & self.available & (~record.mark | granted) & ~self.taken)
         with m.If(self.open):
-            m.d.sync += [held.eq(1), missing.eq(self.length), position.eq(0), granted.eq(0)]
+            m.d.sync += [held.eq(1), missing.eq(self.length), turn.eq(1), granted.eq(0)]
             m.d.sync += [opcode.eq(self.header.opcode), self.wait.eq(self.header.wait)]
             m.d.sync += [record.signal.eq(self.header.signal), record.mark.eq(self.header.mark), record.address.eq(self.address)]
         with m.If(push):
-            m.d.sync += [missing.eq(missing - 1), position.eq(position + 1), words[position].eq(word)]
+            m.d.sync += missing.eq(missing - 1)
+        with m.If(self.push):
+            m.d.sync += turn.eq(turn << 1)
+        for index in range(self._words):
+            with m.If(takes[index]):
+                m.d.sync += words[index].eq(word)
         # Once there was room for the mark it is kept for this instruction, so `valid` never falls again.
         with m.If(held & self.mark_room):
             m.d.sync += granted.eq(1)

@@ -6,7 +6,6 @@ import itertools
 
 from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.config import Config
@@ -15,6 +14,7 @@ from systola_hdl.interfaces import ADDRESS_BITS, ActivationRead
 from systola_hdl.layouts import payload_layout
 from systola_hdl.loop_nest import LoopNest
 from systola_hdl.lstm_cell import GATES
+from systola_hdl.prepared_queue import PreparedQueue
 
 __all__ = ["LstmReads", "bundle_units", "operand_layout", "place_layout"]
 
@@ -64,8 +64,8 @@ class LstmReads(Component):
 
     #: Bundles read ahead.
     bundle_places = 16
-    #: Reads worked out ahead: more than there are stages.
-    read_places = 8
+    #: Reads worked out ahead: more than there are stages, and by so much that one is read in each cycle.
+    read_places = 16
     #: Cycles from an item of the loop nest to its operand, besides the memory's: stages, queue, read, answer.
     latency = 5 + 1 + 1 + 1
 
@@ -167,11 +167,10 @@ class LstmReads(Component):
         """Work the reads out; return the next, whether there is one, and the signal that takes it."""
         config, instruction = self.config, self.instruction
         bundles = config.columns // columns
-        m.submodules.plan = plan = SyncFIFO(width=self.read_layout.size, depth=self.read_places)
-        places, accept, popped = Signal(range(self.read_places + 1), init=self.read_places), Signal(), Signal()
-        valids = Signal(5)
-        m.d.comb += [nest.o.ready.eq(places != 0), accept.eq(nest.o.valid & nest.o.ready)]
-        m.d.sync += [places.eq(places - accept + popped), valids.eq(Cat(accept, valids))]
+        m.submodules.plan = plan = PreparedQueue(self.read_layout, self.read_places)
+        accept, valids = Signal(), Signal(5)
+        m.d.comb += [nest.o.ready.eq(plan.free), accept.eq(nest.o.valid & plan.free), plan.take.eq(accept)]
+        m.d.sync += valids.eq(Cat(accept, valids))
 
         # stage 1: the item, and how many units of its group come before and in all
         item = nest.o.payload
@@ -220,17 +219,8 @@ class LstmReads(Component):
             reads[4].skipped.eq(reads[3].place.units == 0),
         ]
 
-        # The next read, registered: the memory's port has little time.
-        read, valid, issue = Signal(self.read_layout, reset_less=True), Signal(), Signal()
-        m.d.comb += [
-            plan.w_data.eq(reads[4]),
-            plan.w_en.eq(valids[4]),
-            plan.r_en.eq(~valid | issue),
-            popped.eq(plan.r_en & plan.r_rdy),
-        ]
-        with m.If(plan.r_en):
-            m.d.sync += [valid.eq(plan.r_rdy), read.eq(plan.r_data)]
-        return read, valid, issue
+        m.d.comb += [plan.i.payload.eq(reads[4]), plan.i.valid.eq(valids[4])]
+        return plan.o.payload, plan.o.valid, plan.o.ready
 
     def _build_answers(self, m: Module, reads: int) -> None:
         """Answers come in order: preactivations, then cell states."""

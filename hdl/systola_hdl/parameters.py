@@ -154,10 +154,12 @@ class ParameterLoader(Component):
         words = self.config.bias_words
         following_bias, following_multiplier = Cat(*following[:words]), Cat(*following[words : 2 * words])
         following_shift = following[-1]
+        has_factors = Signal()
+        m.d.sync += has_factors.eq(self.per_channel | self.shared)
         for column in range(self.config.columns):
             swap = Signal(name=f"swap{column}", attrs={"keep": 1})
             takes_factors = Signal(name=f"takes_factors{column}", attrs={"keep": 1})
-            m.d.sync += [swap.eq(self.swap), takes_factors.eq(self.per_channel | self.shared)]
+            m.d.sync += [swap.eq(self.swap), takes_factors.eq(has_factors)]
             multiplier = following_multiplier.word_select(column, 32).as_signed()
             shift = following_shift.word_select(column, 8).as_signed()
             with m.If(swap):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Shape, ShapeLike, Signal
+from amaranth.hdl import Elaboratable, Module, Mux, Shape, ShapeLike, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
@@ -53,7 +53,7 @@ class Places(Component):
 class PreparedQueue(Component):
     """Queue behind a pipeline that cannot stop: its place is taken when an item enters the pipeline.
 
-    Throughput is one item a cycle if the pipeline is shorter than ``depth`` by at least 3. An item leaves :attr:`latency` cycles
+    Throughput is one item a cycle if the pipeline is shorter than ``depth`` by at least 4. An item leaves :attr:`latency` cycles
     after it came, at the earliest.
 
     Parameters
@@ -87,15 +87,23 @@ class PreparedQueue(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         m.submodules.places = places = Places(self.depth)
-        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(self.i.payload.shape()).width, depth=self.depth)
+        width = Shape.cast(self.i.payload.shape()).width
+        m.submodules.queue = queue = SyncFIFO(width=width, depth=self.depth)
+        # One item waits beside the one at the output, so that the output's ready stops registers only, not the queue's pointers.
+        spare, spared = Signal(width, reset_less=True), Signal()
         m.d.comb += [
             places.take.eq(self.take),
-            places.give.eq(queue.r_en & queue.r_rdy),
             self.free.eq(places.free),
             queue.w_data.eq(self.i.payload),
             queue.w_en.eq(self.i.valid),
-            queue.r_en.eq(~self.o.valid | self.o.ready),
+            queue.r_en.eq(~spared),
         ]
-        with m.If(queue.r_en):
-            m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]
+        m.d.sync += places.give.eq(queue.r_en & queue.r_rdy)
+        with m.If(~spared):
+            m.d.sync += spare.eq(queue.r_data)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [self.o.valid.eq(spared | queue.r_rdy), spared.eq(0)]
+            m.d.sync += Value.cast(self.o.payload).eq(Mux(spared, spare, queue.r_data))
+        with m.Elif(~spared):
+            m.d.sync += spared.eq(queue.r_rdy)
         return m

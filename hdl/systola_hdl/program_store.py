@@ -54,27 +54,27 @@ class ProgramStore(Component):
         connect(m, flipped(self.host), target.bus)
         write, read = memory.write_port(), memory.read_port()
         word = target.address[2 : 2 + ceil_log2(self._words)]
-        reads, read_word, writes, write_word, written = target.enable, word, target.enable & target.write, word, target.data
+        read_word, writes, write_word, written = word, target.enable & target.write, word, target.data
         if self._dma:
-            dma_reads, dma_read_word = self._build_dma_read(m, target.enable, read.data)
+            dma_read_word = self._build_dma_read(m, target.enable, read.data)
             dma_writes, dma_write_word, dma_written = self._build_dma_write(m, target.enable)
-            reads, read_word = reads | dma_reads, Mux(target.enable, word, dma_read_word)
+            read_word = Mux(target.enable, word, dma_read_word)
             writes = writes | dma_writes
             write_word, written = Mux(target.enable, word, dma_write_word), Mux(target.enable, target.data, dma_written)
         m.d.comb += [
             target.grant.eq(~self.fetch_enable),
-            write.addr.eq(write_word),
+write.addr.eq(write_word),
             write.data.eq(written),
             write.en.eq(writes),
             read.addr.eq(Mux(self.fetch_enable, self.fetch_address, read_word)),
-            read.en.eq(self.fetch_enable | reads),
+            read.en.eq(1),
             self.fetch_data.eq(read.data),
             target.read_data.eq(read.data),
         ]
         return m
 
-    def _build_dma_read(self, m: Module, host: Value, read_data: Value) -> tuple[Value, Value]:
-        """Whether the DMA reads a word in this cycle, unless there is a fetch, and which."""
+    def _build_dma_read(self, m: Module, host: Value, read_data: Value) -> Value:
+        """Which word the DMA reads, in a cycle without a fetch or the host."""
         dma, high = self.dma_read, Signal()
         turn, low_taken, high_taken = Signal(), Signal(), Signal()
         m.d.comb += [turn.eq(dma.valid & ~self.fetch_enable & ~host), dma.ready.eq(turn & high)]
@@ -83,7 +83,7 @@ class ProgramStore(Component):
             m.d.sync += dma.data[:32].eq(read_data)
         with m.If(high_taken):
             m.d.sync += dma.data[32:].eq(read_data)
-        return turn, Cat(high, dma.address[3:])
+        return Cat(high, dma.address[3:])
 
     def _build_dma_write(self, m: Module, host: Value) -> tuple[Value, Value, Value]:
         """Whether the DMA writes a word in this cycle, which, and its data."""

@@ -166,10 +166,9 @@ class Vector(Component):
             load.eq(queue.o.valid & ~read.outside & purposes.free & (self.free | ~read.purpose.last) & (~port.valid | port.ready)),
             queue.o.ready.eq(load),
             purposes.take.eq(load),
-            purposes.i.valid.eq(load),
-            purposes.i.payload.eq(read.purpose),
             self.reserve.eq(load & read.purpose.last),
         ]
+        m.d.sync += [purposes.i.valid.eq(load), purposes.i.payload.eq(read.purpose)]
         with m.If(~port.valid | port.ready):
             m.d.sync += [port.valid.eq(load & ~fills), port.address.eq(read.address)]
         m.d.sync += self.error.eq(Mux(queue.o.valid & read.outside, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE))

@@ -143,7 +143,7 @@ def test_vector_speed() -> None:
         bench.add(Opcode.VECTOR, **bench.vector(**items, sources=sources))
     _, (fill, unary, add) = bench.run()
     # The way of the last item, and some cycles more for the instruction, its loops and the queue behind them.
-    last = Vector.latency + 1 + OutputStage.latency + PostMemories.write_latency + 18
+    last = Vector.latency + 1 + OutputStage.latency + PostMemories.write_latency + 19
     assert fill <= 60 + last
     assert unary <= 60 + PostMemories.read_latency + last
     assert add <= 120 + PostMemories.read_latency + last
