@@ -33,7 +33,7 @@ __all__ = ["FLOORPLAN_VERSION", "Plan", "floorplan"]
 #: To be raised with every change of the results: they are kept.
 FLOORPLAN_VERSION = "1"
 #: A net of more pins (a clock, a reset, an enable) says little about where a cell belongs.
-_MOST_PINS = 40
+_MOST_PINS = 24
 #: Pulls are kept as whole numbers of this part of the strongest one between two pins.
 _PULL_UNIT = 1e-3
 #: Exchanges tried, for each hard block.

@@ -130,7 +130,7 @@ class Drain(Component):
         lanes = config.requantize_lanes
         chunks = config.columns // lanes
         # The innermost loop goes through the columns of a position, by what is written at once.
-        m.submodules.nest = nest = LoopNest(("block", "group", "y", "x", "chunk"))
+        m.submodules.nest = nest = LoopNest(("block", "group", "y", "x", "chunk"), held=True)
         starting = Signal()
         begin = nest.start.payload
         m.d.sync += starting.eq(self.start)

@@ -44,6 +44,8 @@ class LoopNest(Component):
         Number of addresses that step together; 0 for the flags alone.
     tag_bits:
         Bits that every item of a nest carries from its start.
+    held:
+        The payload of ``start`` stays until the nest's last item has left, and no other nest starts before that: it is not copied.
 
     Attributes
     ----------
@@ -60,13 +62,14 @@ class LoopNest(Component):
     #: Places of the queue: more than the cycles from taking one to taking it again.
     _depth = 16
 
-    def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0) -> None:
+    def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0, held: bool = False) -> None:
         if not loops or len(set(loops)) != len(loops):
             raise ValueError(f"loops must be different names, at least one, not {tuple(loops)!r}")
         if addresses < 0:
             raise ValueError(f"addresses must not be negative, not {addresses}")
         self.loops = tuple(loops)
         self.addresses = addresses
+        self._held = held
         flags = data.StructLayout(dict.fromkeys(self.loops, 1))
         address = data.ArrayLayout(signed(ADDRESS_BITS), addresses)
         self.start_layout = data.StructLayout(
@@ -103,10 +106,12 @@ class LoopNest(Component):
             m.d.comb += item.address[address].eq(self._build_address(m, nest, ways, valid, address))
         return m
 
-    def _build_nest(self, m: Module, offered: Value, taken: Signal, name: str) -> tuple[Signal, Signal]:
+    def _build_nest(self, m: Module, offered: Value, taken: Signal, name: str) -> tuple[Value, Value]:
         """Registers for a part of ``start``: a nest that waits, which stays until the cycle after it is ``taken``, and, from the
         cycle after that, the nest that runs. Each part has enables of its own.
         """
+        if self._held:
+            return offered, offered
         waits, goes = Signal(name=f"{name}_waits", attrs={"keep": 1}), delayed(m, taken, 1, f"{name}_goes", init=0, keep=True)
         waiting = Signal(len(offered), name=f"{name}_waiting", reset_less=True)
         running = Signal(len(offered), name=f"{name}_running", reset_less=True)

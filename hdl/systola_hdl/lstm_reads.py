@@ -141,7 +141,7 @@ class LstmReads(Component):
     def _build_nest(self, m: Module, units: int, columns: int, reads: int) -> LoopNest:
         """Addresses of preactivation, cell state and hidden state."""
         config, instruction = self.config, self.instruction
-        m.submodules.nest = nest = LoopNest(("block", "group", "x", "bundle", "operand"), addresses=3)
+        m.submodules.nest = nest = LoopNest(("block", "group", "x", "bundle", "operand"), addresses=3, held=True)
         starting = Signal()
         begin = nest.start.payload
         m.d.sync += starting.eq(self.start)

@@ -113,7 +113,7 @@ class Vector(Component):
     def _build_reads(self, m: Module, queue: PreparedQueue) -> None:
         """Walk the loops, and prepare every operand's read and what it is for."""
         config, instruction = self.config, self.instruction
-        m.submodules.nest = nest = LoopNest(("y", "x", "group", "t1", "t0", "operand"), addresses=3)
+        m.submodules.nest = nest = LoopNest(("y", "x", "group", "t1", "t0", "operand"), addresses=3, held=True)
         starting = Signal()
         begin = nest.start.payload
         m.d.sync += starting.eq(self.start)

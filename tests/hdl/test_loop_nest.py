@@ -41,20 +41,29 @@ def random_nest(rng: random.Random, loops: tuple[str, ...], addresses: int) -> N
     }
 
 
-def run(dut: LoopNest, nests: list[Nest], stall: float, rng: random.Random) -> tuple[list[tuple], list[int]]:
-    """Feed ``nests``, collect every item and the cycle it left in; ``stall`` is the chance of a pause on either side."""
+def run(dut: LoopNest, nests: list[Nest], stall: float, rng: random.Random, *, held: bool = False) -> tuple[list[tuple], list[int]]:
+    """Feed ``nests``, collect every item and the cycle it left in; ``stall`` is the chance of a pause on either side.
+
+    With ``held`` each nest waits for the last item of the one before; else its payload is gone when it was taken.
+    """
     expected = sum(1 for nest in nests for _ in items(dut.loops, nest))
     found: list[tuple] = []
     cycles: list[int] = []
 
     async def feed(ctx: object) -> None:
+        before = 0
         for nest in nests:
+            while held and len(found) < before:
+                await ctx.tick()
+            before += sum(1 for _ in items(dut.loops, nest))
             while rng.random() < stall:
                 await ctx.tick()
             ctx.set(dut.start.payload, nest)
             ctx.set(dut.start.valid, 1)
             await ctx.tick().until(dut.start.ready)
             ctx.set(dut.start.valid, 0)
+            if not held:
+                ctx.set(dut.start.payload, random_nest(rng, dut.loops, dut.addresses))
 
     async def collect(ctx: object) -> None:
         cycle, held = 0, None
@@ -108,6 +117,14 @@ def test_items_match_loops(loops: tuple[str, ...], addresses: int, stall: float)
             expected += range(begin, begin + count)
             begin += max(count, LoopNest.shortest_nest)
         assert cycles == expected
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_a_held_payload_is_not_copied(stall: float) -> None:
+    loops, rng = ("y", "x", "t"), random.Random(f"held {stall}")
+    nests = [random_nest(rng, loops, 2) for _ in range(12)]
+    found, _ = run(LoopNest(loops, 2, tag_bits=2, held=True), nests, stall, rng, held=True)
+    assert found == [item for nest in nests for item in items(loops, nest)]
 
 
 def test_long_count() -> None:
