@@ -63,7 +63,7 @@ class ProgramStore(Component):
             write_word, written = Mux(target.enable, word, dma_write_word), Mux(target.enable, target.data, dma_written)
         m.d.comb += [
             target.grant.eq(~self.fetch_enable),
-write.addr.eq(write_word),
+            write.addr.eq(write_word),
             write.data.eq(written),
             write.en.eq(writes),
             read.addr.eq(Mux(self.fetch_enable, self.fetch_address, read_word)),
