@@ -125,6 +125,7 @@ def _ecp5(
     columns: tuple[int, ...],
     multiplier_rows: tuple[int, ...],
     block_rows: tuple[int, ...],
+    placement: tuple[str, ...] = (),
 ) -> Device:
     # Of the DSP blocks' nine columns each, the multipliers are in four; of the block RAMs' likewise. Columns and rows are those of
     # Project Trellis' database (tiles MIB_DSP0 and MIB_EBR0).
@@ -150,7 +151,7 @@ def _ecp5(
             "synth_ecp5 -top top -run map_luts: -json top.json",
         ),
         placer="nextpnr-ecp5",
-        placer_options=(option, "--package", "CABGA381", "--speed", speed),
+        placer_options=(option, "--package", "CABGA381", "--speed", speed, *placement),
         constraints="top.lpf",
         packer="ecppack",
         packer_options=("--compress", "--input", "{routed}", "--bit", "{bitstream}"),
@@ -202,6 +203,8 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
             multiplier_rows=(10, 34, 58),
             block_rows=(22, 46, 70, 82),
+            # Two thirds of the logic stay free: spread it (the default is 0.9), or the router's last wires meet in a crowd.
+            placement=("--placer-heap-beta", "0.65"),
         ),
         _ecp5(
             "LFE5UM5G-45F",

@@ -10,10 +10,8 @@ from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
 
 __all__ = ["Systola"]
 
-#: Clock cycles in which the activity light's timer counts one down, a power of two.
-_TICK_CYCLES = 1 << 17
-#: Ticks for which the light stays on after a byte: 8 to 9 ms at 100 MHz.
-_LIGHT_TICKS = 7
+#: Clock cycles for which the activity light stays on after a byte: 21 ms at 50 MHz.
+ACTIVITY_CYCLES = 1 << 20
 
 
 class Systola(Component):
@@ -49,13 +47,10 @@ class Systola(Component):
         connect(m, receiver.o, link.i)
         connect(m, link.o, transmitter.i)
         connect(m, link.bus, engine.bus)
-        # Two short counters rather than a long one that is loaded: one runs freely, the other counts its rounds.
-        elapsed, tick, active = Signal(range(_TICK_CYCLES)), Signal(), Signal()
-        light = Signal(range(_LIGHT_TICKS + 1))
-        m.d.sync += [elapsed.eq(elapsed + 1), tick.eq(elapsed == 0), active.eq(receiver.o.valid | link.o.valid)]
-        with m.If(active):
-            m.d.sync += light.eq(_LIGHT_TICKS)
-        with m.Elif(tick & (light != 0)):
+        light = Signal(range(ACTIVITY_CYCLES))
+        with m.If(receiver.o.valid | link.o.valid):
+            m.d.sync += light.eq(ACTIVITY_CYCLES - 1)
+        with m.Elif(light != 0):
             m.d.sync += light.eq(light - 1)
         m.d.comb += [
             receiver.rx.eq(self.rx),
