@@ -227,15 +227,15 @@ class LstmReads(Component):
         config = self.config
         valid, answer = Signal(), Signal(8 * config.rows, reset_less=True)
         m.d.sync += [valid.eq(self.activations.data_valid), answer.eq(self.activations.data)]
-        arrived = Signal(range(reads + 1))
+        arrived, is_last = Signal(range(reads + 1)), Signal()  # preactivations of a bundle; all of them: the cell states are next
         held = [Signal(8 * config.rows, name=f"held_{index}", reset_less=True) for index in range(reads)]
         m.d.comb += [
             self.operand.preactivation.as_value().eq(Cat(held)),
             self.operand.cell.as_value().eq(answer),
-            self.operand_valid.eq(valid & (arrived == reads)),
+            self.operand_valid.eq(valid & is_last),
         ]
         with m.If(valid):
-            m.d.sync += arrived.eq(Mux(arrived == reads, 0, arrived + 1))
+            m.d.sync += [arrived.eq(Mux(is_last, 0, arrived + 1)), is_last.eq(arrived == reads - 1)]
             for index, value in enumerate(held):
                 with m.If(arrived == index):
                     m.d.sync += value.eq(answer)

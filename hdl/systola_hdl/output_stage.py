@@ -163,8 +163,8 @@ class OutputStage(Component):
         m.d.comb += [stages[0].valid.eq(self.i.valid), stages[0].form.eq(item.form)]
         for earlier, later in itertools.pairwise(stages):
             m.d.sync += later.eq(earlier)
-        saturated, compared, result = stages[self.gates_latency], stages[-2], stages[-1]
-        m.d.comb += self.gates.valid.eq(saturated.valid & (saturated.form == OutputForm.GATES))
+        requantized, compared, result = stages[self.gates_latency - 1], stages[-2], stages[-1]
+        m.d.sync += self.gates.valid.eq(requantized.valid & (requantized.form == OutputForm.GATES))
         bounds = self.range
         rounding = delayed(m, item.rounding, 1, "rounding")
         saturated_bytes = delayed(m, self.gates.payload.as_value(), 1, "saturated_bytes")
