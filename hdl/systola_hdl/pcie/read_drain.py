@@ -30,7 +30,7 @@ class ReadDrain(Component):
         buffer     -- -- -- a0 a1 a2 a3 a4 | a5 a6 a7 b0 b1 -- -- --      a transfer of 10 bytes from 3 on
         answer     a0 a1 a2 a3 a4 a5 a6 a7 | b0 b1 …
 
-    Every slot costs a cycle beside those for its words, every transfer one or two more.
+    Every slot costs two cycles beside those for its words, every transfer one or two more.
 
     If a slot has failed, or has been the oldest for ``timeout`` cycles without its answer, the answer ends with an error, and the
     rest of the transfer's slots are thrown away as they finish. The time is not counted afresh for them.
@@ -67,11 +67,11 @@ class ReadDrain(Component):
         advance = Signal()  # all stages move
         fail, reading, first = Signal(), Signal(), Signal()
         timer, expired = Signal(range(self._timeout + 1)), Signal()
-        with m.If((self.pop & (head.last | ~(failing | fail))) | ~self.occupied):
+        with m.If(self.pop & (head.last | ~(failing | fail))):
             m.d.sync += [timer.eq(0), expired.eq(0)]
         with m.Elif(timer == self._timeout):
             m.d.sync += expired.eq(1)
-        with m.Elif(~self.head_done):
+        with m.Elif(self.occupied & ~self.head_done):
             m.d.sync += timer.eq(timer + 1)
 
         # Stage 1: which word is read. The other stages hold what belongs to it.

@@ -25,7 +25,7 @@ class ReadRequester(Component):
     cannot be sent, as the link is down or Bus Master Enable is off, take a slot as well, so that the error comes out in its turn;
     after an error no more requests of the same transfer are sent, and its answers that are still on their way are waited for.
 
-    Throughput: a slot of 256 bytes is emptied in 33 cycles, its completions come in at least 34 beats.
+    Throughput: a slot of 256 bytes is emptied in 34 cycles, its completions come in at least 34 beats.
 
     Parameters
     ----------

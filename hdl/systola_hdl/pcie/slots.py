@@ -125,16 +125,20 @@ class ReadSlots(Component):
             at_tail.en.eq(self.allocate),
             at_head.addr.eq(head),
             end.addr.eq(head),
-            self.occupied.eq(count != 0),
+        ]
+        # The head in registers, gone for a cycle after it was popped.
+        m.d.sync += [
+            self.occupied.eq((count != 0) & ~self.pop),
             self.head.eq(at_head.data),
             self.head_done.eq(~waiting.bit_select(head, 1)),
+            self.head_code.eq(DmaError.NONE),
         ]
-        with m.If(self.head.code != DmaError.NONE):
-            m.d.comb += self.head_code.eq(self.head.code)
+        with m.If(at_head.data.code != DmaError.NONE):
+            m.d.sync += self.head_code.eq(at_head.data.code)
         with m.Elif(lost.bit_select(head, 1)):
-            m.d.comb += self.head_code.eq(DmaError.LINK_DOWN)
-        with m.Elif(self.head.size != 0):
-            m.d.comb += self.head_code.eq(end.data)
+            m.d.sync += self.head_code.eq(DmaError.LINK_DOWN)
+        with m.Elif(at_head.data.size != 0):
+            m.d.sync += self.head_code.eq(end.data)
         m.d.sync += count.eq(count + self.allocate - self.pop)
 
         # Cycle 1 of a completion: its slot is looked up.
@@ -195,7 +199,7 @@ class ReadSlots(Component):
             m.d.sync += waiting.bit_select(slot, 1).eq(0)
 
         # Dead tags: those that die and, last, those that nothing more will come for.
-        with m.If(self.pop & self.expire & ~(finish & (slot == head))):
+        with m.If(self.pop & self.expire & waiting.bit_select(head, 1) & ~(finish & (slot == head))):
             for index in range(2):
                 with m.If(generation.bit_select(head, 1) == index):
                     m.d.sync += dead[index].bit_select(head, 1).eq(1)
