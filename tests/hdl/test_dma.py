@@ -97,9 +97,9 @@ def test_anything_against_the_model(config: Any, busy: float, noise: float, late
 
 
 def test_the_engines_own_reads_go_first() -> None:
-    """Whatever they do to its turns, what goes in comes out, of each memory."""
-    bench = DmaBench(SMALL, 14, size=SIZE)
-    bench.noise = 0.5
+    """Whatever they do to its turns, and the link to its queue, what goes in comes out, of each memory."""
+    bench = DmaBench(SMALL, 14, size=SIZE, busy=0.9)
+    bench.noise = 0.3
 
     async def test(ctx: Any) -> None:
         await bench.set_up(ctx)
