@@ -37,7 +37,6 @@ _LEFT_OUT = (
     "turtledemo",
     "site-packages",
     "dist-packages",
-    "__pycache__",
     "tests",
 )
 
@@ -67,27 +66,28 @@ class Archive:
         self._folders: set[str] = set()
         self._number = 0
 
-    def _entry(self, name: str, mode: int, data: bytes) -> None:
+    def _entry(self, name: str, mode: int, data: bytes, modified: int = 0) -> None:
         self._number += 1
         encoded = name.encode() + b"\0"
-        fields = (self._number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
+        fields = (self._number, mode, 0, 0, 1, modified, len(data), 0, 0, 0, 0, len(encoded), 0)
         header = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
         self._file.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
 
-    def add(self, name: str, data: bytes, *, executable: bool = False) -> None:
+    def add(self, name: str, data: bytes, *, executable: bool = False, modified: int = 0) -> None:
         """A file ``name``, an absolute path, and its folders."""
         inside = name.lstrip("/")
         for folder in reversed(list(Path(inside).parents)[:-1]):
             if str(folder) not in self._folders:
                 self._folders.add(str(folder))
                 self._entry(str(folder), 0o040755, b"")
-        self._entry(inside, 0o100755 if executable else 0o100644, data)
+        self._entry(inside, 0o100755 if executable else 0o100644, data, modified)
 
     def copy(self, path: Path, name: str | None = None) -> None:
-        """The file ``path``, under its own name unless told."""
-        self.add(name or str(path), path.read_bytes(), executable=os.access(path, os.X_OK))
+        """The file ``path``, under its own name unless told, and with its date: by that Python knows a module's compiled form."""
+        executable, modified = os.access(path, os.X_OK), int(path.stat().st_mtime)
+        self.add(name or str(path), path.read_bytes(), executable=executable, modified=modified)
 
-    def copy_tree(self, folder: Path, name: str | None = None, left_out: Iterable[str] = ("__pycache__",)) -> None:
+    def copy_tree(self, folder: Path, name: str | None = None, left_out: Iterable[str] = ()) -> None:
         """All files below ``folder``, but for static libraries and folders named in ``left_out``."""
         omitted = set(left_out)
         for path in sorted(folder.rglob("*")):
