@@ -213,7 +213,6 @@ PRESETS: dict[str, Config] = {
             program_words=2048,
             trace_marks=64,
             lstm_serial=True,
-            clock_hz=100_000_000,
         ),
         # iCE40UP5K: 5,280 logic cells, 8 multipliers of two 8 × 8 each, 128 KiB in four single-port memories, of which two hold
         # the activations and two the weights and the program.

@@ -22,10 +22,10 @@ does not use these bytes.
 
 A record counts its own descriptor as completed, and its counters are those of the last RUN.
 
-The first error stops the ring: nothing after the descriptor takes effect, transfers under way end, a program that runs is
-waited for. Then the status record is written to the record address, unless the link is down, and the host is interrupted.
-Nothing is ever written to record address 0. A program's error is one. A reset makes the engine usable again; ring, record
-address and doorbell are zero after it.
+The first error stops the ring: nothing after the descriptor takes effect, but what had begun before a FROM_DEVICE's failure was
+known; transfers under way end, a program that runs is waited for. Then the status record is written to the record address, unless
+the link is down, and the host is interrupted. Nothing is ever written to record address 0. A program's error is one. A reset makes
+the engine usable again; ring, record address and doorbell are zero after it.
 """
 
 from __future__ import annotations
