@@ -100,14 +100,19 @@ def test_a_larger_model_bit_for_bit(bench: Bench) -> None:
 
 
 def test_the_engine_hardly_rests_between_inferences(bench: Bench) -> None:
-    """The cycles of N inferences in flight, beyond those of the engine, are few."""
+    """What an inference more takes, with others in flight, is hardly more than the engine's cycles."""
     session = bench.device.load(DIGITS_MODEL)
-    x = np.zeros((6, *session.inputs[0].shape), np.int8)
-    session.run(x)
-    before = bench.function.harness.cycles
-    session.run(x)
-    idle = (bench.function.harness.cycles - before) / len(x) - session.counters["cycles"]
-    assert idle <= session.counters["cycles"] // 20  # 5% of a small model's cycles; the rest of a large one is no longer
+    cycles = []
+    for count in (
+        4,
+        4,
+        16,
+    ):  # the first one also sets the ring up; the difference of the others leaves out doorbell and last record
+        before = bench.function.harness.cycles
+        session.run(np.zeros((count, *session.inputs[0].shape), np.int8))
+        cycles.append(bench.function.harness.cycles - before)
+    idle = (cycles[2] - cycles[1]) / 12 - session.counters["cycles"]
+    assert 0 <= idle <= session.counters["cycles"] / 20, idle  # of a small model; the rest of a large one is no longer
 
 
 @pytest.mark.parametrize(
