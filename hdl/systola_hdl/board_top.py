@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out, connect
 from systola_firmware.config import Config
 from systola_hdl.engines import engine_for
 from systola_hdl.link import Link
-from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
+from systola_hdl.serial_link import add_uart, check_uart
 
 __all__ = ["Systola"]
 
@@ -33,8 +33,7 @@ class Systola(Component):
     led_activity: Out(1)
 
     def __init__(self, config: Config) -> None:
-        if config.uart_divisor >= 1 << DIVISOR_BITS:
-            raise ValueError(f"uart_baud {config.uart_baud} is too slow for a clock of {config.clock_hz} Hz")
+        check_uart(config)
         self._config = config
         super().__init__()
 
@@ -42,10 +41,7 @@ class Systola(Component):
         m = Module()
         m.submodules.link = link = Link()
         m.submodules.engine = engine = engine_for(self._config)
-        m.submodules.receiver = receiver = UartReceiver(self._config.uart_divisor.bit_length())
-        m.submodules.transmitter = transmitter = UartTransmitter(self._config.uart_divisor.bit_length())
-        connect(m, receiver.o, link.i)
-        connect(m, link.o, transmitter.i)
+        receiver, transmitter = add_uart(m, self._config, link)
         connect(m, link.bus, engine.bus)
         light = Signal(range(ACTIVITY_CYCLES))
         with m.If(receiver.o.valid | link.o.valid):
@@ -54,8 +50,6 @@ class Systola(Component):
             m.d.sync += light.eq(light - 1)
         m.d.comb += [
             receiver.rx.eq(self.rx),
-            receiver.divisor.eq(self._config.uart_divisor),
-            transmitter.divisor.eq(self._config.uart_divisor),
             self.tx.eq(transmitter.tx),
             self.led_busy.eq(engine.busy),
             self.led_activity.eq(light != 0),
