@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 
 from systola.errors import LinkError
-from systola.pcie.function import PcieFunction
+from systola.pcie.function import Buffer, PcieFunction
 from systola.pcie.slot import Slot, lock_slot
 from systola.pcie.system import System
 
@@ -28,6 +28,7 @@ class MappedFunction(PcieFunction):
         self.slot = slot
         self._bar: memoryview | None = None
         self._mapping: mmap.mmap | None = None
+        self._buffers: dict[int, Buffer] = {}
         self._lock = lock_slot(slot)
         try:
             self._open()
@@ -45,8 +46,21 @@ class MappedFunction(PcieFunction):
         """Get at the function, as far as BAR0 and memory access by the device."""
 
     @abstractmethod
-    def _release_all(self) -> None:
-        """End the device's accesses to memory and free what :meth:`_open` and :meth:`allocate` took, as far as they came."""
+    def _shut(self) -> None:
+        """End the device's accesses to memory and free what :meth:`_open` took, as far as it came."""
+
+    def _hold(self, address: int, memory: mmap.mmap) -> Buffer:
+        """Keep ``memory``, which is at ``address`` for the device, until it is released."""
+        buffer = self._buffers[address] = Buffer(address, memoryview(memory), memory)
+        return buffer
+
+    def release(self, buffer: Buffer) -> None:
+        self._drop(buffer)
+
+    def _drop(self, buffer: Buffer) -> None:
+        del self._buffers[buffer.address]
+        buffer.view.release()
+        buffer.memory.close()
 
     def _map(self, mapping: mmap.mmap) -> None:
         self._mapping = mapping
@@ -80,6 +94,8 @@ class MappedFunction(PcieFunction):
         if self._mapping is not None:
             self._mapping.close()
             self._mapping = None
-        self._release_all()
+        self._shut()
+        for buffer in list(self._buffers.values()):
+            self._drop(buffer)
         os.close(self._lock)
         self._lock = -1

@@ -75,6 +75,15 @@ class SimulatedFunction(PcieFunction):
         self.bar_bytes = bar_bytes(config)
         self._name = name
         self._open = True
+        self._events = 0
+
+    def _interrupt(self) -> None:
+        self._events += 1
+
+    def _take_events(self) -> bool:
+        """Whether there were interrupts since it was last asked."""
+        events, self._events = self._events, 0
+        return events > 0
 
     def describe(self) -> str:
         return self._name
@@ -107,6 +116,9 @@ class SimulatedFunction(PcieFunction):
     def _write(self, offset: int, value: int) -> None:
         """Write the word at ``offset`` of BAR0."""
 
+    def reset(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._open = False
         self._buffers.clear()
@@ -117,11 +129,7 @@ class GoldenFunction(SimulatedFunction):
 
     def __init__(self, config: Config, memory: HostMemory | None = None) -> None:
         super().__init__(config, f"pcie:golden:{config.name}", memory)
-        self._events = 0
         self.device = DmaModel(config, self.memory, self._interrupt)
-
-    def _interrupt(self) -> None:
-        self._events += 1
 
     def _read(self, offset: int) -> int:
         self.device.run()
@@ -140,11 +148,7 @@ class GoldenFunction(SimulatedFunction):
         if not self.device.busy and not self._events:
             time.sleep(min(seconds, _IDLE_SECONDS))
         self.device.run()
-        events, self._events = self._events, 0
-        return events > 0
-
-    def reset(self) -> bool:
-        return False
+        return self._take_events()
 
     def pump(self, _seconds: float) -> None:
         self.device.run()

@@ -28,7 +28,6 @@ class SysfsFunction(MappedFunction):
 
     def _open(self) -> None:
         self._configuration = self._resource = -1
-        self._buffers: dict[int, Buffer] = {}
         name = self.slot.name
         if self.slot.driver is not None:
             raise LinkError(
@@ -73,19 +72,13 @@ class SysfsFunction(MappedFunction):
         if not address:
             memory.close()
             raise LinkError(f"{self.describe()}: the kernel hides physical addresses: run as root, or bind the device to vfio-pci")
-        buffer = self._buffers[address] = Buffer(address, memoryview(memory), memory)
-        return buffer
+        return self._hold(address, memory)
 
     def _physical(self, virtual: int) -> int:
         try:
             return self.system.physical_address(virtual)
         except OSError:
             return 0
-
-    def release(self, buffer: Buffer) -> None:
-        del self._buffers[buffer.address]
-        buffer.view.release()
-        buffer.memory.close()
 
     def wait_interrupt(self, seconds: float) -> bool:
         self.pump(min(seconds, POLL_SECONDS))
@@ -98,13 +91,9 @@ class SysfsFunction(MappedFunction):
             return False
         return True
 
-    def _release_all(self) -> None:
+    def _shut(self) -> None:
         if self._configuration >= 0:
             self._set_command(COMMAND_BUS_MASTER, on=False)
         for descriptor in (self._configuration, self._resource):
             if descriptor >= 0:
                 os.close(descriptor)
-        for buffer in self._buffers.values():
-            buffer.view.release()
-            buffer.memory.close()
-        self._buffers.clear()

@@ -43,12 +43,8 @@ class VerilatedFunction(SimulatedFunction):
     ) -> None:
         super().__init__(config, f"pcie:sim:{config.name}", memory)
         self._clock_hz = config.clock_hz
-        self._events = 0
         self.harness = PcieHarness(pcie_library(config, progress))
         self._root = RootComplex(self.harness, self.memory, self._interrupt, observe)
-
-    def _interrupt(self) -> None:
-        self._events += 1
 
     def _read(self, offset: int) -> int:
         word = self._root.read_word(offset)
@@ -59,8 +55,7 @@ class VerilatedFunction(SimulatedFunction):
 
     def wait_interrupt(self, seconds: float) -> bool:
         self._run(seconds, until=lambda: self._events > 0)
-        events, self._events = self._events, 0
-        return events > 0
+        return self._take_events()
 
     def pump(self, seconds: float) -> None:
         self._run(seconds, until=lambda: False)
@@ -73,9 +68,6 @@ class VerilatedFunction(SimulatedFunction):
     def set_link(self, up: bool) -> None:
         """Raise or drop the link, for tests: what is under way is lost."""
         self._root.set_link(up)
-
-    def reset(self) -> bool:
-        return False
 
     def close(self) -> None:
         super().close()

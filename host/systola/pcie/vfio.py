@@ -33,7 +33,6 @@ class VfioFunction(MappedFunction):
     def _open(self) -> None:
         self._container = self._group = self._device = self._event = -1
         self._interrupt_kind: int | None = None
-        self._buffers: dict[int, Buffer] = {}
         self._next_address = _FIRST_ADDRESS
         if self.slot.group is None:
             raise LinkError(f"{self.describe()} has no IOMMU group: turn the IOMMU on (intel_iommu=on or amd_iommu=on)")
@@ -137,8 +136,7 @@ class VfioFunction(MappedFunction):
                 ) from error
             raise self._failure("MAP_DMA", error) from error
         self._next_address = address + size
-        buffer = self._buffers[address] = Buffer(address, memoryview(memory), memory)
-        return buffer
+        return self._hold(address, memory)
 
     def _free_address(self, size: int) -> int:
         """The next ``size`` bytes that the machine does not keep for something else, such as the interrupt controller."""
@@ -160,9 +158,7 @@ class VfioFunction(MappedFunction):
 
     def release(self, buffer: Buffer) -> None:
         self._ioctl("UNMAP_DMA", self._container, calls.IOMMU_UNMAP_DMA, calls.unmap_dma(buffer.address, len(buffer)))
-        del self._buffers[buffer.address]
-        buffer.view.release()
-        buffer.memory.close()
+        self._drop(buffer)
 
     def wait_interrupt(self, seconds: float) -> bool:
         if not self.has_interrupt:
@@ -182,14 +178,10 @@ class VfioFunction(MappedFunction):
             return False
         return True
 
-    def _release_all(self) -> None:
+    def _shut(self) -> None:
         # The kernel turns the device's bus mastering off when its last descriptor is closed: before the buffers go.
         if self._interrupt_kind is not None:
             self._ioctl("SET_IRQS", self._device, calls.DEVICE_SET_IRQS, calls.set_irqs(self._interrupt_kind, None))
         for descriptor in (self._device, self._group, self._container, self._event):
             if descriptor >= 0:
                 os.close(descriptor)
-        for buffer in self._buffers.values():
-            buffer.view.release()
-            buffer.memory.close()
-        self._buffers.clear()

@@ -90,9 +90,6 @@ class BenchFunction(SimulatedFunction):
 
         return resume(wait)()
 
-    def reset(self) -> bool:
-        return False
-
     def pump(self, seconds: float) -> None:
         async def wait() -> None:
             await Timer(max(1, round(1e6 * seconds)), "us")
