@@ -20,6 +20,7 @@ from systola_boards.catalogue import BOARDS
 from systola_boards.devices import DEVICES
 from systola_boards.prepared import PREPARED, STATE, PreparedBoard
 from systola_firmware import config as configurations
+from systola_firmware.config import Config
 
 __all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
 
@@ -46,17 +47,13 @@ def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
     """What is said about a board; ``result`` is the record of its build, or of none."""
     config = configurations.preset(board.preset)
     met = result is not None and bool(result["timing_met"])
-    return {
-        "name": board.name,
-        "title": board.title,
-        "fpga": board.device.name,
-        "preset": board.preset,
-        "array": f"{config.rows}×{config.columns}",
+    baud = board.uart_baud or config.uart_baud
+    return _engine(board, config) | {
         "clock_mhz": result["clock_mhz"] if result is not None else config.clock_hz / 1e6,
         "serial": board.serial,
         "port": board.port,
-        "baud": board.uart_baud or config.uart_baud,
-        "device": f"serial:{board.port}@{board.uart_baud or config.uart_baud}",
+        "baud": baud,
+        "device": f"serial:{board.port}@{baud}",
         "state": ("built in CI" if board.built_in_ci else "timing met") if met else "only simulated",
         "result": _shortened(result),
     }
@@ -64,18 +61,22 @@ def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
 
 def describe_prepared(board: PreparedBoard) -> dict[str, Any]:
     """The same of a board that is only prepared."""
-    config = board.config
+    return _engine(board, board.config) | {
+        "clock_mhz": board.config.clock_hz / 1e6,
+        "serial": "PCIe, one lane",
+        "device": "pcie:0000:03:00.0",
+        "state": STATE,
+        "result": None,
+    }
+
+
+def _engine(board: Board | PreparedBoard, config: Config) -> dict[str, Any]:
     return {
         "name": board.name,
         "title": board.title,
         "fpga": board.device.name,
         "preset": board.preset,
         "array": f"{config.rows}×{config.columns}",
-        "clock_mhz": config.clock_hz / 1e6,
-        "serial": "PCIe, one lane",
-        "device": "pcie:0000:03:00.0",
-        "state": STATE,
-        "result": None,
     }
 
 
@@ -182,7 +183,7 @@ def main(
             if name in built or name not in kept:
                 described.append(describe(board, built.get(name)))
             else:
-                described.append(describe(board, None) | kept[name])
+                described.append(kept[name])
         described += [describe_prepared(board) for board in PREPARED.values()]
         (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []

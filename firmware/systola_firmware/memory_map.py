@@ -103,7 +103,12 @@ COUNTERS: dict[str, str] = {
 MARK_WORDS: tuple[str, ...] = ("address", *COUNTERS)
 
 
-def _registers() -> tuple[Register, ...]:
+def _in_order(rows: list[tuple[str, Access, str]]) -> dict[str, Register]:
+    """Registers one behind the other, from a region's start on, by name."""
+    return {name: Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows)}
+
+
+def _registers() -> dict[str, Register]:
     rows: list[tuple[str, Access, str]] = [
         ("identity", Access.READ, f"{IDENTITY:#010x}, the letters SYST"),
         ("gateware_version", Access.READ, "version of the gateware"),
@@ -116,10 +121,10 @@ def _registers() -> tuple[Register, ...]:
     ]
     rows += [(f"counter_{name}", Access.READ, text) for name, text in COUNTERS.items()]
     rows += [(f"config_{name}", Access.READ, f"configuration: {name}") for name in (*PROGRAM_FIELDS, *REPORTED_FIELDS)]
-    return tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows))
+    return _in_order(rows)
 
 
-REGISTERS: dict[str, Register] = {register.name: register for register in _registers()}
+REGISTERS: dict[str, Register] = _registers()
 REGISTER_BYTES = 4 * len(REGISTERS)
 
 
@@ -161,7 +166,7 @@ class DmaStatus(enum.IntFlag):
 DMA_STATUS_ERROR_SHIFT = 8
 
 
-def _dma_registers() -> tuple[Register, ...]:
+def _dma_registers() -> dict[str, Register]:
     rows: list[tuple[str, Access, str]] = [
         ("identity", Access.READ, f"{DMA_IDENTITY:#010x}, the letters SDMA"),
         ("control", Access.WRITE, "bit 0 RESET"),
@@ -174,10 +179,10 @@ def _dma_registers() -> tuple[Register, ...]:
         ("record_low", Access.READ_WRITE, "host address of the status record, bits 0 to 31; a multiple of 8, zero for none"),
         ("record_high", Access.READ_WRITE, "host address of the status record, bits 32 to 63"),
     ]
-    return tuple(Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows))
+    return _in_order(rows)
 
 
-DMA_REGISTERS: dict[str, Register] = {register.name: register for register in _dma_registers()}
+DMA_REGISTERS: dict[str, Register] = _dma_registers()
 DMA_REGISTER_BYTES = 4 * len(DMA_REGISTERS)
 
 

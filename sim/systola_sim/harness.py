@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from systola_sim.compiled_board import CompiledBoard
+
 __all__ = ["STOP_AT_BYTE", "STOP_AT_DELIMITER", "Harness"]
 
 #: Stop :meth:`Harness.run` at the next byte from the board.
@@ -27,17 +29,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
-def _load(library: Path) -> dict[str, ctypes._FuncPointer]:
-    loaded = ctypes.CDLL(str(library))
-    functions = {}
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(loaded, f"systola_{name}")
-        function.restype, function.argtypes = result, arguments
-        functions[name] = function
-    return functions
-
-
-class Harness:
+class Harness(CompiledBoard):
     """One simulated board, used by one thread at a time. Other Python threads run while it does.
 
     Parameters
@@ -57,24 +49,7 @@ class Harness:
         if uart_divisor is not None and not 1 <= uart_divisor <= 0xFFFF:
             raise ValueError(f"uart_divisor must be from 1 to 65535, not {uart_divisor}")
         bit = round((host_bit_cycles or uart_divisor or 1) * _BIT_SCALE)
-        self._functions = _load(library)
-        self._board: int | None = self._functions["create"](uart_divisor or 0, bit)
-
-    def close(self) -> None:
-        """Free the board; closing twice is fine."""
-        board, self._board = self._board, None
-        if board is not None:
-            self._functions["destroy"](board)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_board"):
-            self.close()
-
-    def _call(self, name: str, *arguments: object) -> int:
-        if self._board is None:
-            raise ValueError("the simulated board is closed")
-        result: int = self._functions[name](self._board, *arguments)
-        return result
+        super().__init__(library, _SIGNATURES, uart_divisor or 0, bit)
 
     def reset(self) -> None:
         """Pulse the board's reset. Memories keep their content, as on a real board."""

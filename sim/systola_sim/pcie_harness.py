@@ -6,6 +6,7 @@ import ctypes
 from pathlib import Path
 
 from systola_firmware.config import Config
+from systola_sim.compiled_board import CompiledBoard
 from systola_sim.verilator import Progress, build_library
 
 __all__ = ["STOP_AT_PACKET", "PcieHarness", "pcie_library"]
@@ -41,34 +42,12 @@ def pcie_library(config: Config, progress: Progress | None = None) -> Path:
     )
 
 
-class PcieHarness:
+class PcieHarness(CompiledBoard):
     """One simulated board, used by one thread at a time; its link is up, and it may reach memory. Packets are in wire order."""
 
     def __init__(self, library: Path) -> None:
-        loaded = ctypes.CDLL(str(library))
-        self._functions = {}
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(loaded, f"systola_{name}")
-            function.restype, function.argtypes = result, arguments
-            self._functions[name] = function
+        super().__init__(library, _SIGNATURES)
         self._buffer = ctypes.create_string_buffer(_MOST_BYTES)
-        self._board: int | None = self._functions["create"]()
-
-    def close(self) -> None:
-        """Free the board; closing twice is fine."""
-        board, self._board = self._board, None
-        if board is not None:
-            self._functions["destroy"](board)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_board"):
-            self.close()
-
-    def _call(self, name: str, *arguments: object) -> int:
-        if self._board is None:
-            raise ValueError("the simulated board is closed")
-        result: int = self._functions[name](self._board, *arguments)
-        return result
 
     def set_link(self, up: bool) -> None:
         """Raise or drop the link, and run the few cycles that this takes. Whatever is under way is lost."""
