@@ -8,9 +8,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from systola_firmware.config import Config
 from systola_firmware.pcie import window_bits
 from systola_hdl.linked_engine import LinkedEngine
+from systola_hdl.pcie.adapter import HardBlockAdapter
 from systola_hdl.pcie.endpoint import DEFAULT_TIMEOUT, TlpEndpoint
-from systola_hdl.pcie.series7 import Series7Adapter
-from systola_hdl.pcie.ultrascale import UltrascaleAdapter
 
 __all__ = ["PcieDevice"]
 
@@ -37,7 +36,7 @@ class PcieDevice(Component):
         A program runs.
     """
 
-    def __init__(self, config: Config, adapter: UltrascaleAdapter | Series7Adapter, *, timeout: int = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, config: Config, adapter: HardBlockAdapter, *, timeout: int = DEFAULT_TIMEOUT) -> None:
         if not config.dma:
             raise ValueError(f"the engine of {config.name} has no DMA")
         self._adapter = adapter

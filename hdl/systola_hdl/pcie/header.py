@@ -9,12 +9,15 @@ from amaranth.lib import data
 
 __all__ = [
     "COMPLETION_DWORD",
+    "COMPLETION_HEADER",
     "COMPLETION_REQUESTER",
     "FIRST_DWORD",
     "LARGEST_PIECE",
     "REQUEST_DWORD",
+    "REQUEST_HEADER",
     "CompletionStatus",
     "TypeField",
+    "is_completion",
     "swap_bytes",
 ]
 
@@ -46,6 +49,10 @@ REQUEST_DWORD = data.StructLayout({"first_be": 4, "last_be": 4, "tag": 8, "reque
 COMPLETION_DWORD = data.StructLayout({"byte_count": 12, "modified": 1, "status": 3, "completer": 16})
 #: Third dword of a completion.
 COMPLETION_REQUESTER = data.StructLayout({"lower_address": 7, "reserved": 1, "tag": 8, "requester": 16})
+#: The first two dwords of a request's header; the address follows, in one dword or in two.
+REQUEST_HEADER = data.StructLayout({**FIRST_DWORD.members, **REQUEST_DWORD.members})
+#: The header of a completion: three dwords.
+COMPLETION_HEADER = data.StructLayout({**FIRST_DWORD.members, **COMPLETION_DWORD.members, **COMPLETION_REQUESTER.members})
 
 
 class TypeField(enum.IntEnum):
@@ -75,3 +82,8 @@ class CompletionStatus(enum.IntEnum):
 def swap_bytes(word: Value) -> Value:
     """Each dword's bytes in reverse: between a TLP's dwords and little-endian words."""
     return Cat(word[place : place + 8] for dword in range(0, len(word), 32) for place in range(dword + 24, dword - 8, -8))
+
+
+def is_completion(first_beat: Value) -> Value:
+    """Whether a TLP's first beat begins a completion (with data or without, locked or not)."""
+    return data.View(FIRST_DWORD, first_beat[:32]).type.matches(TypeField.COMPLETION, TypeField.COMPLETION_LOCKED)

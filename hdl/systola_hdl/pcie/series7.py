@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, ResetInserter, Signal
-from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.lib.wiring import In, Out, Signature
 
+from systola_hdl.pcie.adapter import HardBlockAdapter
 from systola_hdl.pcie.axi_stream import AxiStream
+from systola_hdl.pcie.header import is_completion
 from systola_hdl.pcie.non_posted_credit import NonPostedCredit
-from systola_hdl.pcie.stream import FunctionState, TlpStream
-from systola_hdl.pcie.ultrascale_descriptors import is_completion
 
 __all__ = ["RX_USER_BITS", "TX_USER_BITS", "Series7Adapter", "Series7Pins"]
 
@@ -54,34 +54,17 @@ class Series7Pins(Signature):
         )
 
 
-class Series7Adapter(Component):
+class Series7Adapter(HardBlockAdapter):
     """The hard block's streams are raw TLPs in the dword order of :class:`~systola_hdl.pcie.stream.TlpStream`: wires, no latency.
 
     The block's own TLPs, the message of the interrupt among them, are let in between ours (``tx_cfg_gnt``), in the order in
     which its one transmit buffer got them. Errors are not reported to it: it would answer refused requests a second time.
 
     Resources: a few registers.
-
-    Parameters
-    ----------
-    non_posted_requests:
-        How many non-posted requests the endpoint holds without answering any: see :class:`NonPostedCredit`.
-
-    Members
-    -------
-    pins: In(Series7Pins)
-        The hard block.
-    rx: Out(TlpStream), tx: In(TlpStream)
-        To and from the endpoint.
-    function: Out(FunctionState)
-        From configuration space, which is in the hard block.
     """
 
     def __init__(self, non_posted_requests: int = 1) -> None:
-        self.non_posted_requests = non_posted_requests
-        super().__init__(
-            {"pins": In(Series7Pins()), "rx": Out(TlpStream()), "tx": In(TlpStream()), "function": Out(FunctionState())}
-        )
+        super().__init__(Series7Pins(), non_posted_requests)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, ResetInserter, Signal
-from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
+from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
+from systola_hdl.pcie.adapter import HardBlockAdapter
 from systola_hdl.pcie.axi_stream import AxiStream
+from systola_hdl.pcie.header import is_completion
 from systola_hdl.pcie.non_posted_credit import NonPostedCredit
-from systola_hdl.pcie.stream import FunctionState, TlpStream
 from systola_hdl.pcie.tlp_arbiter import TlpArbiter
-from systola_hdl.pcie.ultrascale_descriptors import is_completion
 from systola_hdl.pcie.ultrascale_receive import CQ_USER_BITS, RC_USER_BITS, CompletionReceiver, RequestReceiver
 from systola_hdl.pcie.ultrascale_transmit import (
     CC_USER_BITS,
@@ -55,7 +55,7 @@ class UltrascalePins(Signature):
         )
 
 
-class UltrascaleAdapter(Component):
+class UltrascaleAdapter(HardBlockAdapter):
     """Four streams with descriptors on one side, two streams of TLPs on the other.
 
     **Order.** The hard block keeps RQ, CC and the interrupt apart, and may let a completion or a message pass a write that it was
@@ -63,27 +63,10 @@ class UltrascaleAdapter(Component):
     So each write carries a sequence number, and a completion or an MSI waits until the hard block has returned the last one.
 
     Resources: no multiplier, no block RAM. Latency: one cycle a stream, two for CQ.
-
-    Parameters
-    ----------
-    non_posted_requests:
-        How many non-posted requests the endpoint holds without answering any: see :class:`NonPostedCredit`.
-
-    Members
-    -------
-    pins: In(UltrascalePins)
-        The hard block.
-    rx: Out(TlpStream), tx: In(TlpStream)
-        To and from the endpoint.
-    function: Out(FunctionState)
-        From configuration space, which is in the hard block.
     """
 
     def __init__(self, non_posted_requests: int = 1) -> None:
-        self.non_posted_requests = non_posted_requests
-        super().__init__(
-            {"pins": In(UltrascalePins()), "rx": Out(TlpStream()), "tx": In(TlpStream()), "function": Out(FunctionState())}
-        )
+        super().__init__(UltrascalePins(), non_posted_requests)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()

@@ -5,6 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_hdl.pcie.axi_stream import AxiStream
+from systola_hdl.pcie.header import swap_bytes
 from systola_hdl.pcie.stream import TlpStream
 from systola_hdl.pcie.ultrascale_descriptors import (
     CompleterRequest,
@@ -13,7 +14,6 @@ from systola_hdl.pcie.ultrascale_descriptors import (
     RequestType,
     completion_header,
     request_header,
-    swapped,
 )
 
 __all__ = ["CQ_USER_BITS", "RC_USER_BITS", "CompletionReceiver", "RequestReceiver"]
@@ -56,7 +56,7 @@ class RequestReceiver(Component):
         carry = Signal(32)
         header, is_message = request_header(m, descriptor, byte_enables[:4], byte_enables[4:])
         address = Cat(0, 0, descriptor.address)
-        payload = swapped(self.cq.tdata)
+        payload = swap_bytes(self.cq.tdata)
         discontinue = self.cq.tuser[_CQ_DISCONTINUE]
         take = Signal()  # the beat at the input goes with that at the output
         m.d.comb += beat.bar_hit.eq(descriptor.bar_id == 0)
@@ -95,7 +95,7 @@ class RequestReceiver(Component):
                 with m.If(ended | (self.cq.tvalid & self.cq.tlast)):
                     m.next = "address"
             with m.State("place"):
-                with m.If(header.four_dwords):
+                with m.If(header.long):
                     m.d.comb += [beat.data.eq(Cat(address[32:], address[:32])), beat.last.eq(ended)]
                     offer(next_state="aligned", taking=0)
                 with m.Elif(ended):
@@ -167,7 +167,7 @@ class CompletionReceiver(Component):
             beat.error.eq(held.discontinue),
             self.timeout.eq(moves & made_up),
         ]
-        payload = swapped(held.data)
+        payload = swap_bytes(held.data)
         with m.If(first):
             m.d.comb += beat.data.eq(header[:64])
         with m.Else():

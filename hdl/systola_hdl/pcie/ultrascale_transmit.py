@@ -7,13 +7,11 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_hdl.pcie.axi_stream import AxiStream
+from systola_hdl.pcie.header import COMPLETION_HEADER, REQUEST_HEADER, swap_bytes
 from systola_hdl.pcie.stream import TlpStream
 from systola_hdl.pcie.ultrascale_descriptors import (
-    CompletionHeader,
-    RequestHeader,
     completion_descriptor,
     request_descriptor,
-    swapped,
 )
 
 __all__ = ["CC_USER_BITS", "RQ_USER_BITS", "SEQUENCE_BITS", "CompletionSender", "RequestSender"]
@@ -78,8 +76,8 @@ class CompletionSender(Component):
         held = _Held(m, self.i)
         beat = held.beat
         second = Signal()
-        payload = swapped(beat.data)
-        header = Signal(CompletionHeader)
+        payload = swap_bytes(beat.data)
+        header = Signal(COMPLETION_HEADER)
         m.d.comb += header.eq(Mux(beat.first, Cat(beat.data, self.i.payload.data[:32]), Cat(held.header, beat.data[:32])))
         descriptor = Value.cast(completion_descriptor(m, header))
         m.d.comb += [
@@ -126,19 +124,19 @@ class RequestSender(Component):
         flush = Signal()  # the TLP's last payload dword is in `upper`, and goes alone
         failed = Signal()
         upper = Signal(32)  # the upper half of the beat before
-        payload = swapped(beat.data)
+        payload = swap_bytes(beat.data)
 
         sequence = Signal(SEQUENCE_BITS)
         kept_sequence = Signal(SEQUENCE_BITS)
         m.d.comb += sequence.eq(Mux(beat.first & ~flush, self.sequence, kept_sequence))
 
-        header = Signal(RequestHeader)
+        header = Signal(REQUEST_HEADER)
         address = Signal(64)
         m.d.comb += header.eq(Mux(beat.first & ~flush, beat.data, held.header))
         coming = self.i.payload.data
-        m.d.comb += address.eq(Mux(header.four_dwords, Cat(coming[32:], coming[:32]), coming[:32]))
+        m.d.comb += address.eq(Mux(header.long, Cat(coming[32:], coming[:32]), coming[:32]))
         descriptor = Value.cast(request_descriptor(m, header, address))
-        shifted = ~header.four_dwords
+        shifted = ~header.long
 
         ends = Signal()
         m.d.comb += ends.eq(beat.last & ~(shifted & beat.keep[1]))
