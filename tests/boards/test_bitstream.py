@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, Out
-from support.fpga_tools import ROUTE, STATISTICS, make_tool
+from support.fpga_tools import NETLIST, ROUTE, STATISTICS, make_tool
 from typer.testing import CliRunner
 
 from systola_boards import board as boards
 from systola_boards.bitstream import app
 from systola_boards.catalogue import BOARDS, find_board
 from systola_boards.devices import DEVICES
+from systola_boards.flow import Netlist, planned
 from systola_boards.toolchain import SynthesisError, find_tool
 from systola_hdl.families import Family
 
@@ -82,6 +83,18 @@ def test_several_seeds(tools: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "seed 4 (of 2: 100.5 MHz, 4: 141.0 MHz, 5: 100.5 MHz)" in shown
     assert record(tmp_path)["route"]["seed"] == 4  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("tools")
+def test_a_plan_is_kept_by_seed_and_device() -> None:
+    netlist = Netlist(NETLIST.encode(), {})
+    plans = {
+        (name, seed): planned(DEVICES[name], netlist, seed).json for name in ("LFE5U-25F", "LFE5U-85F") for seed in range(1, 5)
+    }
+    assert len({plans["LFE5U-25F", seed] for seed in range(1, 5)}) > 1
+    assert plans["LFE5U-25F", 1] != plans["LFE5U-85F", 1]
+    assert all(planned(DEVICES[name], netlist, seed).json == plan for (name, seed), plan in plans.items())
+    assert planned(DEVICES["iCE40UP5K"], netlist, 1) is netlist
 
 
 def test_missed_clock(tools: Path, tmp_path: Path) -> None:
