@@ -152,7 +152,8 @@ class LoopNest(Component):
                 m.d.sync += active.eq(compared)
         for level in range(levels):
             count = slice(level * COUNT_BITS, (level + 1) * COUNT_BITS)
-            left = Signal(COUNT_BITS, name=f"left_{self.loops[level]}")  # iterations, with the present one
+            # Iterations, with the present one.
+            left = Signal(COUNT_BITS, name=f"left_{self.loops[level]}", reset_less=True)
             m.d.sync += [
                 single_waiting[level].eq(~waits | taken | (waiting[count] == 1)),
                 double_waiting[level].eq(waiting[count] == 2),
@@ -173,14 +174,15 @@ class LoopNest(Component):
     def _build_address(self, m: Module, nest: Value, ways: Value, valid: Value, address: int) -> Value:
         """Stages 2 and 3 of one address, for an item that came to stage 2 by way of a loop's step or of the base."""
         # Stage 2: by how much it steps. A base is a step from nowhere.
-        delta, stepping = Signal(signed(ADDRESS_BITS), name=f"delta{address}"), Signal(len(self.loops), name=f"stepping{address}")
+        delta = Signal(signed(ADDRESS_BITS), name=f"delta{address}", reset_less=True)
+        stepping = Signal(len(self.loops), name=f"stepping{address}", reset_less=True)
         chosen = Value.cast(0)
         for way in range(len(self.loops) + 1):
             width = STEP_BITS if way < len(self.loops) else ADDRESS_BITS
             chosen |= Mux(ways[way], nest[way * STEP_BITS : way * STEP_BITS + width].as_signed(), 0)
         m.d.sync += [delta.eq(chosen), stepping.eq(ways)]
         # Stage 3: one base a loop, the address at which its present iteration starts. The innermost is the item's address.
-        bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}") for loop in self.loops]
+        bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}", reset_less=True) for loop in self.loops]
         origin = Value.cast(0)
         for level, base in enumerate(bases):
             origin |= Mux(stepping[level], base, 0)

@@ -146,7 +146,7 @@ class LstmPath(Component):
             m.d.comb += [gates.as_value().eq(queue.r_data), ready.eq(queue.r_rdy), queue.r_en.eq(fed)]
             return gates, ready
         index = Signal(range(items))
-        held = Signal(16 * lanes * (items - 1))
+        held = Signal(16 * lanes * (items - 1), reset_less=True)
         m.d.comb += [
             gates.as_value().eq(Cat(held, queue.r_data)),
             ready.eq(queue.r_rdy & (index == items - 1)),
@@ -192,10 +192,10 @@ class LstmPath(Component):
         lanes, units, results = self.config.requantize_lanes, self.bundle_units, self.cell.o
         place = data.View(place_layout(self.config), places.r_data)
         number = Signal(range(units))
-        collected_cells, collected_hidden = Signal(16 * (units - 1)), Signal(8 * (units - 1))
+        collected_cells, collected_hidden = Signal(16 * (units - 1), reset_less=True), Signal(8 * (units - 1), reset_less=True)
         all_cells, all_hidden = Cat(collected_cells, results.payload.cell), Cat(collected_hidden, results.payload.hidden)
-        cells, hidden = Signal(8 * lanes * self.cell_writes), Signal(8 * units)
-        target = Signal(place_layout(self.config))
+        cells, hidden = Signal(8 * lanes * self.cell_writes, reset_less=True), Signal(8 * units, reset_less=True)
+        target = Signal(place_layout(self.config), reset_less=True)
         written, writing, complete = Signal(range(self.writes)), Signal(), Signal()
         m.d.comb += [
             self.unit_done.eq(results.valid & (number < place.units)),

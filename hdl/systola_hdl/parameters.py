@@ -84,13 +84,13 @@ class ParameterLoader(Component):
         m.d.comb += [self.outside.eq(fetcher.outside), fetcher.consumed.eq(self.weights.data_valid)]
 
         fetches_factors = Signal()  # those that all groups share
-        count = Signal(range(words + 1))  # words of what is fetched next
-        address = Signal(WEIGHT_ADDRESS_BITS)
-        following_address = Signal(WEIGHT_ADDRESS_BITS)  # behind that
-        group = Signal(COUNT_BITS)
-        block = Signal(COUNT_BITS)
+        count = Signal(range(words + 1), reset_less=True)  # words of what is fetched next
+        address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)
+        following_address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)  # behind that
+        group = Signal(COUNT_BITS, reset_less=True)
+        block = Signal(COUNT_BITS, reset_less=True)
         is_last_group, is_last_block = Signal(), Signal()
-        first_address = Signal(WEIGHT_ADDRESS_BITS)  # of the first group's set
+        first_address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)  # of the first group's set
         m.d.comb += [fetcher.start.payload.address.eq(address), fetcher.start.payload.count.eq(count)]
         # None of these changes in the cycles before it is used.
         m.d.sync += [
@@ -162,9 +162,12 @@ class ParameterLoader(Component):
             m.d.sync += [swap.eq(self.swap), takes_factors.eq(has_factors)]
             multiplier = following_multiplier.word_select(column, 32).as_signed()
             shift = following_shift.word_select(column, 8).as_signed()
+            bias = Signal(signed(32), name=f"bias{column}", reset_less=True)
+            factor = Signal(FACTOR, name=f"factor{column}", reset_less=True)
             with m.If(swap):
                 m.d.sync += [
-                    self.bias[column].eq(following_bias.word_select(column, 32)),
-                    self.factors[column].multiplier.eq(Mux(takes_factors, multiplier, self.factor.multiplier)),
-                    self.factors[column].shift.eq(Mux(takes_factors, shift, self.factor.shift)),
+                    bias.eq(following_bias.word_select(column, 32)),
+                    factor.multiplier.eq(Mux(takes_factors, multiplier, self.factor.multiplier)),
+                    factor.shift.eq(Mux(takes_factors, shift, self.factor.shift)),
                 ]
+            m.d.comb += [self.bias[column].eq(bias), self.factors[column].eq(factor)]

@@ -90,20 +90,21 @@ class PreparedQueue(Component):
         width = Shape.cast(self.i.payload.shape()).width
         m.submodules.queue = queue = SyncFIFO(width=width, depth=self.depth)
         # One item waits beside the one at the output, so that the output's ready stops registers only, not the queue's pointers.
-        spare, spared = Signal(width, reset_less=True), Signal()
+        item, spare, spared = Signal(width, reset_less=True), Signal(width, reset_less=True), Signal()
         m.d.comb += [
             places.take.eq(self.take),
             self.free.eq(places.free),
             queue.w_data.eq(self.i.payload),
             queue.w_en.eq(self.i.valid),
             queue.r_en.eq(~spared),
+            Value.cast(self.o.payload).eq(item),
         ]
         m.d.sync += places.give.eq(queue.r_en & queue.r_rdy)
         with m.If(~spared):
             m.d.sync += spare.eq(queue.r_data)
         with m.If(~self.o.valid | self.o.ready):
             m.d.sync += [self.o.valid.eq(spared | queue.r_rdy), spared.eq(0)]
-            m.d.sync += Value.cast(self.o.payload).eq(Mux(spared, spare, queue.r_data))
+            m.d.sync += item.eq(Mux(spared, spare, queue.r_data))
         with m.Elif(~spared):
             m.d.sync += spared.eq(queue.r_rdy)
         return m
