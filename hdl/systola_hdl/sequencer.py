@@ -53,7 +53,7 @@ class Sequencer(Component):
     clear: Out(1)
         A program starts in the next cycle: zero counters and marks.
     counting: Out(1)
-        The program runs.
+        The program runs. A register of its own beside the state: units on all sides of the die look at it.
     busy, done, error: Out(1), error_code: Out(8), error_address: Out(17)
         State for the host.
     unit_reset: Out(1)
@@ -210,7 +210,7 @@ class Sequencer(Component):
 
         def stop_on_failure() -> None:
             with m.If(failure.code != ErrorCode.NONE):
-                m.d.sync += [self.error_code.eq(failure.code), self.error_address.eq(failure.address)]
+                m.d.sync += [self.error_code.eq(failure.code), self.error_address.eq(failure.address), self.counting.eq(0)]
                 m.next = "RESET"
 
         with m.FSM():
@@ -224,10 +224,9 @@ class Sequencer(Component):
                         self.error_code.eq(0),
                         self.error_address.eq(0),
                     ]
-                    m.d.sync += [fault.eq(ErrorCode.NONE), final.eq(0)]
+                    m.d.sync += [self.counting.eq(1), fault.eq(ErrorCode.NONE), final.eq(0)]
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += self.counting.eq(1)
                 with m.If(fetcher.valid):
                     # While a program runs, this is the address of the instruction being fetched.
                     m.d.sync += self.error_address.eq(fetcher.address)
@@ -243,7 +242,6 @@ class Sequencer(Component):
                     m.next = "OPEN"
                 stop_on_failure()
             with m.State("OPEN"):
-                m.d.comb += self.counting.eq(1)
                 with m.If(collecting[Unit.SEQUENCER]):
                     m.d.sync += final.eq(header)
                     m.next = "FINISH"
@@ -259,7 +257,6 @@ class Sequencer(Component):
                         m.next = "PAYLOAD"
                 stop_on_failure()
             with m.State("PAYLOAD"):
-                m.d.comb += self.counting.eq(1)
                 with m.If(fetcher.valid & fetcher.overrun):
                     m.d.sync += fault.eq(ErrorCode.PROGRAM_OVERRUN)
                     m.next = "FINISH"
@@ -272,14 +269,15 @@ class Sequencer(Component):
                         m.next = "HEADER"
                 stop_on_failure()
             with m.State("FINISH"):
-                m.d.comb += self.counting.eq(1)
                 with m.If(idle & (fault != ErrorCode.NONE)):
-                    m.d.sync += self.error_code.eq(fault)
+                    m.d.sync += [self.error_code.eq(fault), self.counting.eq(0)]
                     m.next = "RESET"
                 with m.Elif(idle & tokens.available_sequencer & self.trace_idle & final.mark):
                     m.d.comb += self.marks[Unit.SEQUENCER].valid.eq(1)
+                    m.d.sync += self.counting.eq(0)
                     m.next = "FLUSH"
                 with m.Elif(idle & tokens.available_sequencer & ~final.mark):
+                    m.d.sync += self.counting.eq(0)
                     m.next = "FLUSH"
                 stop_on_failure()
             with m.State("FLUSH"):
