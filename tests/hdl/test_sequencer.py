@@ -79,6 +79,7 @@ class Bench:
         units = {unit: FakeUnit(self.rng, self.longest) for unit in EXECUTING}
         controls = {unit: getattr(dut, unit.name.lower()) for unit in EXECUTING}
         queue = 0  # the trace's queue
+        counted = True  # in the cycle before
         offered: dict[Unit, object] = {}
         ctx.set(dut.start_address, self.start_address)
         ctx.set(dut.start, 1)
@@ -98,8 +99,9 @@ class Bench:
                 ctx.set(control.error, reporter is unit)
                 ctx.set(control.error_code, code)
             instructions = [control.instruction for control in controls.values()]
-            _, _, busy, starved, enable, address, reset, marks, *offers = await ctx.tick().sample(
+            _, _, busy, counting, starved, enable, address, reset, marks, *offers = await ctx.tick().sample(
                 dut.busy,
+                dut.counting,
                 dut.wait_token,
                 dut.fetch_enable,
                 dut.fetch_address,
@@ -107,6 +109,8 @@ class Bench:
                 dut.marks,
                 *(signal for stream in instructions for signal in (stream.valid, stream.ready, stream.payload)),
             )
+            assert not counting or (counted and busy and not reset), "counting is from the start to what ends the program"
+            counted = counting
             if not busy:
                 self.outcomes.append(
                     (ctx.get(dut.done), ctx.get(dut.error), ErrorCode(ctx.get(dut.error_code)), ctx.get(dut.error_address))
