@@ -194,6 +194,8 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 33, 42, 51, 60),
             multiplier_rows=(13,),
             block_rows=(25, 37),
+            # Four fifths of the flip-flops are taken, where the default placer does not come to an end.
+            placement=("--placer", "static"),
         ),
         _ecp5(
             "LFE5U-85F",
@@ -214,6 +216,7 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 31, 42, 51, 60, 69, 78),
             multiplier_rows=(22, 46),
             block_rows=(10, 34, 58),
+            placement=("--placer-heap-beta", "0.75"),
         ),
         Device(
             name="iCE40UP5K",

