@@ -27,6 +27,7 @@ from systola_hdl.compact.streamer import CompactStreamer
 from systola_hdl.compact.weight_loader import CompactWeightLoader
 from systola_hdl.compact.weight_memory import CompactWeightMemory
 from systola_hdl.counters import Counters
+from systola_hdl.dma.engine import DmaEngine
 from systola_hdl.drain import Drain
 from systola_hdl.engine import Engine
 from systola_hdl.families import Family, family_of
@@ -89,6 +90,8 @@ _LARGE: dict[str, Factory] = {
     "pcie_endpoint": lambda config: TlpEndpoint(window_bits(config)),
 }
 
+_DMA: dict[str, Factory] = {"dma_engine": DmaEngine}
+
 _LSTM: dict[str, Factory] = {
     "lstm_cell": lambda config: SerialLstmCell() if config.lstm_serial else LstmCell(),
     "lstm_activation": lambda _config: LstmActivation(),
@@ -113,7 +116,7 @@ def blocks_of(config: Config) -> dict[str, Factory]:
     """What can be synthesised alone of the engine of ``config``, by name; a factory takes the configuration."""
     if config.compact:
         return _COMMON | _COMPACT
-    return _COMMON | _LARGE | (_LSTM if config.lstm else {})
+    return _COMMON | _LARGE | (_DMA if config.wide_enough_for_dma else {}) | (_LSTM if config.lstm else {})
 
 
 def device_for(preset: str) -> Device:

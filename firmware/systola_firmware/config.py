@@ -135,7 +135,7 @@ class Config:
             )
         if self.compact and self.lstm:
             reject("lstm", "False in a compact engine")
-        if self.dma and (self.compact or self.rows < DMA_BEAT_BYTES or self.weight_word_bytes < DMA_BEAT_BYTES):
+        if self.dma and not self.wide_enough_for_dma:
             reject("dma", f"False in an engine that is compact or has rows or weight words of less than {DMA_BEAT_BYTES} bytes")
         if self.uart_baud < 1 or self.clock_hz < 4 * self.uart_baud:
             reject("uart_baud", f"positive and at most a quarter of clock_hz ({self.clock_hz})")
@@ -183,6 +183,11 @@ class Config:
     def depthwise_channels(self) -> int:
         """Channels of one diagonal (depthwise) tile."""
         return self.columns
+
+    @property
+    def wide_enough_for_dma(self) -> bool:
+        """Whether the memories have a word for each beat of the DMA engine."""
+        return not self.compact and min(self.rows, self.weight_word_bytes) >= DMA_BEAT_BYTES
 
     @property
     def uart_divisor(self) -> int:
@@ -266,8 +271,8 @@ PRESETS: dict[str, Config] = {
             fabric_rows=2,
             clock_hz=100_000_000,
         ),
-        # GW2AR-18: 20,736 LUT4, 15,552 flip-flops, 48 multipliers of 18 x 18 or 96 of 9 x 9, 46 blocks of 18 Kbit. The flip-flops are
-        # too few for an engine of pipelines (docs/architecture.md). Keyword spotting fits its memories: activations take 16
+        # GW2AR-18: 20,736 LUT4, 15,552 flip-flops, 48 multipliers of 18 x 18 or 96 of 9 x 9, 46 blocks of 18 Kbit. The flip-flops
+        # are too few for an engine of pipelines (docs/architecture.md). Keyword spotting fits its memories: activations take 16
         # blocks, weights and program 24, the rest 5; the accumulators go into LUT memory.
         Config(
             name="tang-nano-20k",

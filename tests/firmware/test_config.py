@@ -66,8 +66,8 @@ def test_an_unknown_preset_is_answered_with_those_that_exist() -> None:
             for rows in (-4, 2, 20)
         ),
         *(
-            ({"uart_baud": baud}, rf"uart_baud must be positive and at most a quarter of clock_hz \(50000000\), not {baud}")
-            for baud in (0, 12_500_001)
+            ({"uart_baud": baud}, rf"uart_baud must be positive and at most a quarter of clock_hz \(100000000\), not {baud}")
+            for baud in (0, 25_000_001)
         ),
     ],
 )
