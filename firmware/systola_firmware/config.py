@@ -204,7 +204,7 @@ PRESETS: dict[str, Config] = {
     config.name: config
     for config in (
         # LFE5U-85F: 208 blocks of 18 Kbit. As synthesised (docs/boards.md), 272 KiB of weights take 136, 64 KiB of activations 32,
-        # accumulators 16, tables 8, program 4, trace 2, link 4, LSTM cell 1: 203. Of 156 multipliers, the array takes 128, the
+        # accumulators 16, tables 8, the rest 9: 201. Of 156 multipliers, the array takes 128, the
         # lanes 24, the small LSTM cell 4.
         Config(
             name="ulx3s-85f",
@@ -239,7 +239,7 @@ PRESETS: dict[str, Config] = {
         ),
         # LFE5U-25F: 24,288 LUT4, 28 multipliers, 56 blocks of 18 Kbit. Half of the array's rows multiply in logic, so that 16
         # multipliers are left for the others, 6 for the lanes and 4 for the small LSTM cell. Keyword spotting fits its memories:
-        # activations take 16 blocks, weights 18, accumulators 8, the rest 11.
+        # activations take 16 blocks, weights 18, accumulators 8, the rest 9.
         Config(
             name="ecp5-25f",
             rows=8,
@@ -256,7 +256,7 @@ PRESETS: dict[str, Config] = {
         ),
         # LFE5UM5G-45F: 43,848 LUT4, 72 multipliers, 108 blocks of 18 Kbit. Two rows multiply in logic: 48 multipliers for the
         # others, 12 for the lanes, 4 for the small LSTM cell. A ResNet-8 for 32 by 32 pixels fits its memories: activations take
-        # 32 blocks, weights 44, accumulators 16, the rest 13.
+        # 32 blocks, weights 44, accumulators 16, the rest 11.
         Config(
             name="versa-ecp5-5g",
             rows=8,

@@ -99,7 +99,7 @@ def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize(
     ("adapter", "largest", "chosen", "tests"),
     [
