@@ -54,20 +54,25 @@ def main(
     wanted = {name: blocks.split(",") if blocks else list(blocks_of(configurations.preset(name))) for name in chosen}
     kept = json.loads(table.read_text()) if table.is_file() else []
     rows = [row for row in kept if row["preset"] not in chosen or (blocks and row["block"] not in wanted[row["preset"]])]
-    try:
-        for name in chosen:
-            config = configurations.preset(name)
-            for block in wanted[name]:
+    failures = []
+    for name in chosen:
+        config = configurations.preset(name)
+        for block in wanted[name]:
+            try:
                 result = measure(config, block, output / f"{name}-{block}", route=block not in unrouted.split(","), seed=seed)
-                rows.append(row_of(result, seed))
-                speed = f", {result.route.fmax_mhz:.1f} MHz" if result.route is not None else ""
-                used = ", ".join(f"{count:,} {resource}" for resource, count, _ in result.device.usage(result.cells))
-                typer.echo(f"{name} {block}: {used}{speed}")
-                lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-                table.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    except (ValueError, SynthesisError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+            except (ValueError, SynthesisError) as error:
+                failures.append(f"{name} {block}: {error}")
+                typer.echo(failures[-1], err=True)
+                continue
+            rows.append(row_of(result, seed))
+            speed = f", {result.route.fmax_mhz:.1f} MHz" if result.route is not None else ""
+            used = ", ".join(f"{count:,} {resource}" for resource, count, _ in result.device.usage(result.cells))
+            typer.echo(f"{name} {block}: {used}{speed}")
+            lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+            table.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    if failures:
+        typer.echo(f"{len(failures)} blocks could not be measured, and have no row", err=True)
+        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

