@@ -50,19 +50,22 @@ def main(
     table: Annotated[Path, typer.Option(help="file of the results")] = BLOCKS_JSON,
 ) -> None:
     """Synthesise and route every block of the presets, and keep the results; rows of other presets in the file stay."""
-    chosen = presets.split(",")
-    wanted = {name: blocks.split(",") if blocks else list(blocks_of(configurations.preset(name))) for name in chosen}
+    try:
+        chosen = {name: configurations.preset(name) for name in presets.split(",")}
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    wanted = {name: blocks.split(",") if blocks else list(blocks_of(config)) for name, config in chosen.items()}
     kept = json.loads(table.read_text()) if table.is_file() else []
     rows = [row for row in kept if row["preset"] not in chosen or (blocks and row["block"] not in wanted[row["preset"]])]
-    failures = []
-    for name in chosen:
-        config = configurations.preset(name)
+    failures = 0
+    for name, config in chosen.items():
         for block in wanted[name]:
             try:
                 result = measure(config, block, output / f"{name}-{block}", route=block not in unrouted.split(","), seed=seed)
             except (ValueError, SynthesisError) as error:
-                failures.append(f"{name} {block}: {error}")
-                typer.echo(failures[-1], err=True)
+                failures += 1
+                typer.echo(f"{name} {block}: {error}", err=True)
                 continue
             rows.append(row_of(result, seed))
             speed = f", {result.route.fmax_mhz:.1f} MHz" if result.route is not None else ""
@@ -71,7 +74,7 @@ def main(
             lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
             table.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     if failures:
-        typer.echo(f"{len(failures)} blocks could not be measured, and have no row", err=True)
+        typer.echo(f"{failures} blocks could not be measured, and have no row", err=True)
         raise typer.Exit(2)
 
 

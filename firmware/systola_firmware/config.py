@@ -204,8 +204,7 @@ PRESETS: dict[str, Config] = {
     config.name: config
     for config in (
         # LFE5U-85F: 208 blocks of 18 Kbit. As synthesised (docs/boards.md), 272 KiB of weights take 136, 64 KiB of activations 32,
-        # accumulators 16, tables 8, the rest 9: 201. Of 156 multipliers, the array takes 128, the
-        # lanes 24, the small LSTM cell 4.
+        # accumulators 16, tables 8, the rest 9: 201. Of 156 multipliers, the array takes 128, the lanes 24, the small LSTM cell 4.
         Config(
             name="ulx3s-85f",
             rows=16,

@@ -125,6 +125,9 @@ def test_blocks_are_measured_and_shown(tools: Path, tmp_path: Path, monkeypatch:
     assert answer.stderr.startswith("tiny-4x4 nothing: unknown block 'nothing' of tiny-4x4: ")
     assert answer.stderr.endswith("1 blocks could not be measured, and have no row\n")
     assert [row["block"] for row in json.loads(table.read_text())] == ["kept", "link"]
+    answer = CliRunner().invoke(block_table.app, ["--presets", "nothing", "--blocks", "link", "--table", str(table)])
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("unknown preset 'nothing'")
 
 
 def test_program(tools: Path, tmp_path: Path) -> None:
