@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,12 @@ ENDPOINT_PART = (r"words|refusals|transfers/setting=1|refused_reads", 4)
 ENDPOINT_TESTS = 11
 
 
-def full(*arguments: object) -> Any:
-    return pytest.param(*arguments, marks=pytest.mark.full)
+def full(*arguments: object, marks: Sequence[Any] = ()) -> Any:
+    return pytest.param(*arguments, marks=(pytest.mark.full, *marks))
+
+
+#: Transfers of a mebibyte, with pauses, take longer than any test should that hangs.
+LONG = pytest.mark.timeout(5400)
 
 
 @pytest.mark.timeout(600)
@@ -99,12 +104,13 @@ def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.timeout(5400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("adapter", "largest", "chosen", "tests"),
     [
         ("ultrascale", 6000, *ENDPOINT_PART),
-        *(full(name, largest, "", ENDPOINT_TESTS) for name, largest in (("ultrascale", 1 << 20), ("series7", 6000))),
+        full("ultrascale", 1 << 20, "", ENDPOINT_TESTS, marks=[LONG]),
+        full("series7", 6000, "", ENDPOINT_TESTS),
     ],
 )
 def test_endpoint(adapter: str, largest: int, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,18 +104,15 @@ def test_the_engine_hardly_rests_between_inferences(bench: Bench, name: str) -> 
     """What an inference more takes, with others in flight, is hardly more than the engine's cycles."""
     session = bench.device.load(DIGITS_MODEL if name == "digits" else model_path(name))
     cycles = []
-    for count in (
-        4,
-        4,
-        16,
-    ):  # the first one also sets the ring up; the difference of the others leaves out doorbell and last record
+    # The first one also sets the ring up; the difference of the others leaves out doorbell and last record.
+    for count in (4, 4, 16):
         before = bench.function.harness.cycles
         session.run(np.zeros((count, *session.inputs[0].shape), np.int8))
         cycles.append(bench.function.harness.cycles - before)
     each = (cycles[2] - cycles[1]) / 12
     idle = each - session.counters["cycles"]
     print(f"IDLE {name}: {idle:.0f} of {each:.0f} cycles an inference, {idle / each:.1%}")
-    assert 0 <= idle <= each / 20, idle
+    assert 0 <= idle <= session.counters["cycles"] / 20, idle  # of a small model; the rest of a large one is no longer
 
 
 def test_64_kib_take_little_longer_than_their_beats(bench: Bench) -> None:
