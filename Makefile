@@ -44,7 +44,7 @@ test-full: lint ## lint and all tests, the long campaigns included
 	$(PYTHON) -m pytest -q -n 2 tests
 
 test-pcie: $(READY) ## everything about PCIe but the Linux guest: endpoint, adapters, DMA engine, driver, whole devices, faults
-	$(PYTHON) -m pytest -q -k "pcie or tlp or dma" --ignore tests/linux tests
+	$(PYTHON) -m pytest -q -n 2 -k "pcie or tlp or dma" --ignore tests/linux tests
 
 # Where the guest's kernel is kept, and the only step that needs the network: only when it is not there yet.
 test-pcie-linux: $(READY) ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware

@@ -9,10 +9,10 @@ from pathlib import Path
 from systola_boards.devices import Device
 from systola_boards.floorplan import FLOORPLAN_VERSION, floorplan
 from systola_boards.reports import Route, cells_of, route_of
-from systola_boards.toolchain import SynthesisError, Tool, find_tool, make_cached, run_cached
+from systola_boards.toolchain import LOG, SynthesisError, Tool, find_tool, make_cached, run_cached
 from systola_hdl.families import Family
 
-__all__ = ["Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "planned", "synthesize", "tools_for"]
+__all__ = ["HIDE_FIELDS", "Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "planned", "synthesize", "tools_for"]
 
 # No block relies on a word that is read in the cycle in which it is written, which Amaranth cannot say; without this, a comparator
 # and a bypass stand behind every block RAM.
@@ -65,15 +65,21 @@ class Routed:
     route: Route
 
 
-def synthesize(device: Device, rtlil: str, folder: Path, yosys: Tool) -> Netlist:
-    """Map RTLIL (its top module is named ``top``) to the device's cells; log in ``folder/yosys.log``.
+#: Yosys names bit 3 of a port ``tile`` as Amaranth names the port's field 3, and stops at the second ``tile[3]``
+#: (https://github.com/YosysHQ/yosys/issues/4349): this leaves the fields without names.
+HIDE_FIELDS = "rename -hide w:*\\[*"
+
+
+def synthesize(device: Device, rtlil: str, folder: Path, yosys: Tool, *, before: Sequence[str] = ()) -> Netlist:
+    """Map RTLIL (top module ``top``) to the device's cells, after the commands ``before``; log in ``folder/yosys.log``.
 
     The design comes as RTLIL and not as Verilog: there, the contents of a memory are one cell, not one statement a word, over which
     Yosys spends many minutes. Raises :class:`SynthesisError`. A large board takes minutes.
     """
-    script = ["read_rtlil top.il", _NO_COLLISIONS, _KEPT_REGISTERS, *device.synthesis, "tee -q -o cells.json stat -json"]
+    script = ["read_rtlil top.il", *before, _NO_COLLISIONS, _KEPT_REGISTERS, *device.synthesis, "tee -q -o cells.json stat -json"]
     inputs = {"top.il": rtlil.encode(), "top.ys": "\n".join((*script, "")).encode()}
-    made = run_cached(yosys, ["top.ys"], inputs, ["top.json", "cells.json"], keep_log=folder / "yosys.log")
+    # YoWASP's Yosys prints nothing any more once ABC has run, not even an error: it writes its log itself.
+    made = run_cached(yosys, ["-q", "-l", LOG, "top.ys"], inputs, ["top.json", "cells.json"], keep_log=folder / "yosys.log")
     return Netlist(made["top.json"], cells_of(made["cells.json"].decode()))
 
 

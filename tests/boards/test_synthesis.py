@@ -108,6 +108,10 @@ def test_failing_tools(tools: Path, tmp_path: Path) -> None:
         assert code == 2
         assert message.startswith("yosys failed with exit code 3, see ")
         assert message.endswith("the reason\n")
+    make_tool(tools, "yosys", {"log": "its own log\n"}, version="Yosys 1.2", exit_code=1)
+    code, _, message = run(tmp_path)
+    assert code == 2
+    assert message.endswith(":\nits own log\nthe reason\n")
     make_tool(tools, "yosys", {"top.json": "{}"}, version="Yosys 1.2")
     code, _, message = run(tmp_path)
     assert code == 2

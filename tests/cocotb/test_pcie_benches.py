@@ -76,6 +76,11 @@ ENDPOINT_PART = (r"words|refusals|transfers/setting=1|refused_reads", 4)
 ENDPOINT_TESTS = 11
 
 
+def _named(name: str, chosen: str) -> str:
+    """A bench's folder: all of its tests and a part of them may run at the same time."""
+    return name if chosen else f"{name}-all"
+
+
 def full(*arguments: object, marks: Sequence[Any] = ()) -> Any:
     return pytest.param(*arguments, marks=(pytest.mark.full, *marks))
 
@@ -95,7 +100,7 @@ LONG = pytest.mark.timeout(5400)
 def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run_bench(
         OnPins(ADAPTERS[adapter]()),
-        f"pcie-{adapter}",
+        _named(f"pcie-{adapter}", chosen),
         HERE / f"pcie_{adapter}" / f"bench_pcie_{adapter}.py",
         tests=tests,
         chosen=chosen,
@@ -118,7 +123,7 @@ def test_endpoint(adapter: str, largest: int, chosen: str, tests: int, monkeypat
     endpoint = TlpEndpoint(WINDOW_BITS, timeout=TIMEOUT)
     run_bench(
         EndpointOnPins(ADAPTERS[adapter](TlpEndpoint.non_posted_requests), endpoint),
-        f"pcie-endpoint-{adapter}",
+        _named(f"pcie-endpoint-{adapter}", chosen),
         HERE / "pcie_endpoint" / "bench_pcie_endpoint.py",
         tests=tests,
         chosen=chosen,
@@ -133,7 +138,7 @@ def run_device(
     device = PcieDevice(preset(preset_name), ADAPTERS[adapter](TlpEndpoint.non_posted_requests), timeout=20_000)
     run_bench(
         OnPins(device),
-        f"pcie-device-{adapter}",
+        _named(f"pcie-device-{adapter}", chosen),
         HERE / "pcie_device" / "bench_pcie_device.py",
         tests=tests,
         chosen=chosen,
