@@ -24,8 +24,8 @@ from systola_hdl.multiplier_pair import MultiplierPair
 
 #: Preset and family of each check, of which the quick tests make one.
 CHECKS = [
-    pytest.param(("icebreaker", Family.ICE40), id="icebreaker"),
-    pytest.param(("tiny-4x4", Family.ECP5), id="tiny-4x4", marks=pytest.mark.full),
+    pytest.param(("icebreaker", Family.ICE40), id="icebreaker", marks=pytest.mark.full),
+    pytest.param(("tiny-4x4", Family.ECP5), id="tiny-4x4"),
 ]
 
 

@@ -12,8 +12,8 @@ import systola
 #: Multiply-accumulates of ulx3s-85f's array a cycle.
 ARRAY = 128
 
-#: Of these, all tensors take minutes over the simulated serial line.
-LARGEST = ("resnet8", "vww96")
+#: Of these, all tensors take long over the simulated serial line.
+LARGEST = ("resnet8", "vww96", "dscnn")
 
 
 @pytest.mark.parametrize("name", SUPPORTED_MODELS)

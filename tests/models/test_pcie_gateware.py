@@ -1,4 +1,7 @@
-"""The driver before the real gateware: DMA engine and TLP endpoint in Verilator; every packet passes the project's monitor."""
+"""The driver before the real gateware: DMA engine and TLP endpoint in Verilator; every packet passes the project's monitor.
+
+The board's memories are those of :mod:`support.collisions`: no answer may depend on a word that is read while it is written.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from support.agreement import check_outputs, sets_for
+from support.collisions import colliding_pcie_library
 from support.models import DIGITS_MODEL, model_path
 from support.oracle import Oracle
 from support.tlp_monitor import TlpMonitor
 
 import systola
+from systola.pcie import verilated
 from systola.pcie.simulated import BufferMemory
 from systola.pcie.transport import PcieTransport
 from systola.pcie.verilated import VerilatedFunction
@@ -21,6 +26,7 @@ from systola_firmware.dma import DmaError
 from systola_firmware.memory_map import Region
 from systola_hdl.pcie.simulation_top import FUNCTION_ID
 from systola_sim.dma_model import TransferError
+from systola_sim.pcie_harness import pcie_library
 
 CONFIG = preset("tiny-8x4-dma")
 PATIENCE = 60.0
@@ -55,6 +61,11 @@ class Bench:
         if self.judging:
             words = struct.unpack(f">{len(packet) // 4}I", packet)
             (self.monitor.from_device if from_device else self.monitor.to_device)(words)
+
+
+@pytest.fixture(autouse=True)
+def _colliding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verilated, "pcie_library", lambda config, _progress: colliding_pcie_library(config))
 
 
 @pytest.fixture
@@ -194,3 +205,11 @@ def test_by_name() -> None:
     with systola.open("pcie:sim:tiny-8x4-dma") as device:
         assert str(device) == "pcie:sim:tiny-8x4-dma"
         assert device.has_cycles
+
+
+@pytest.mark.full
+def test_as_it_is_simulated_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verilated, "pcie_library", pcie_library)
+    with systola.open("pcie:sim:tiny-8x4-dma") as device:
+        session = device.load(DIGITS_MODEL)
+        assert check_outputs("digits", session, Oracle(DIGITS_MODEL), sets_for(session, 5, seed=17)) > 0
