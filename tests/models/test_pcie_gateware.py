@@ -187,7 +187,7 @@ def test_a_link_that_falls_in_mid_transfer(bench: Bench) -> None:
 def test_a_device_that_may_not_reach_memory_says_so(bench: Bench) -> None:
     session, oracle = bench.device.load(DIGITS_MODEL), Oracle(DIGITS_MODEL)
     bench.function.harness.set_bus_master(False)
-    with pytest.raises(systola.LinkError):
+    with pytest.raises(systola.LinkError, match=r"taken away .* access to its memory"):
         session.run(sets_for(session, 2, seed=16)[0][0])
     bench.function.harness.set_bus_master(True)
     check_outputs("digits", session, oracle, sets_for(session, 2, seed=16))

@@ -70,7 +70,7 @@ class EndpointBench:
         self._settled = 0  #: cycles since the link came up
         self._inputs: dict[Any, int] = {}
         self._to_send: deque[int] = deque()
-        self._beats: list[tuple[int, int]] = []
+        self.packet: list[tuple[int, int]] = []  #: beats of the one that the device sends
         self._data_to_write: deque[tuple[int, ...]] = deque()
         self._answer: bytearray = bytearray()
         self._lengths: deque[int] = deque()
@@ -192,7 +192,7 @@ class EndpointBench:
         self._settled = self._settled + 1 if self.function["link_up"] else 0
         if not self.function["link_up"]:
             self._to_send.clear()
-            self._beats.clear()
+            self.packet.clear()
 
     @staticmethod
     def _transfer(what: tuple[Any, ...]) -> int:
@@ -226,16 +226,16 @@ class EndpointBench:
         valid = ctx.get(dut.tx.valid)
         if valid:
             self._last_offer = self.cycle
-        if self._beats and not valid and self.function["link_up"]:
-            raise TlpViolation("pause", f"after {len(self._beats)} beats")
+        if self.packet and not valid and self.function["link_up"]:
+            raise TlpViolation("pause", f"after {len(self.packet)} beats")
         if valid and ctx.get(dut.tx.ready):
             beat = TLP_BEAT.from_bits(ctx.get(dut.tx.payload.as_value()))
-            if beat.first != (not self._beats) or beat.error or beat.bar_hit or beat.keep not in ((1, 3) if beat.last else (3,)):
-                raise TlpViolation("beats", f"{beat} after {self._beats}")
-            self._beats.append((beat.data, beat.keep))
+            if beat.first != (not self.packet) or beat.error or beat.bar_hit or beat.keep not in ((1, 3) if beat.last else (3,)):
+                raise TlpViolation("beats", f"{beat} after {self.packet}")
+            self.packet.append((beat.data, beat.keep))
             self.sent_beats += 1
             if beat.last:
-                words, self._beats = from_beats(self._beats), []
+                words, self.packet = from_beats(self.packet), []
                 self.host.receive(words)
         if ctx.get(host.read_data.valid) and ctx.get(host.read_data.ready):
             beat = HostPort.READ_DATA.from_bits(ctx.get(host.read_data.payload.as_value()))
