@@ -1,10 +1,10 @@
 """The engine's blocks, and a wrapper that lets any of them be routed alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Module, ResetSignal, Signal, Value
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, Flow, In, Out
 
 from systola_boards.catalogue import BOARDS
 from systola_boards.devices import DEVICES, Device
@@ -53,7 +53,7 @@ from systola_hdl.vector import Vector
 from systola_hdl.weight_loader import WeightLoader
 from systola_hdl.weight_memory import WeightMemory
 
-__all__ = ["Registered", "blocks_of", "device_for"]
+__all__ = ["Registered", "blocks_of", "device_for", "ports_of"]
 
 Factory = Callable[[Config], Component]
 
@@ -125,6 +125,13 @@ def device_for(preset: str) -> Device:
     return next((board.device for board in boards if board.preset == preset), DEVICES["LFE5U-85F"])
 
 
+def ports_of(block: Component) -> Iterator[tuple[str, Flow, Value]]:
+    """Name, direction and value of each port; a ready or valid that is always one is none."""
+    for path, member, value in block.signature.flatten(block):
+        if not isinstance(value, Const):
+            yield "__".join(map(str, path)), member.flow, Value.cast(value)
+
+
 class Registered(Component):
     """``inner`` with a register on every bit of its ports, so that paths from and to ports count, and with four pins.
 
@@ -156,9 +163,8 @@ class Registered(Component):
         m.submodules.inner = self.inner
         inputs: list[Value] = []
         outputs: list[Value] = []
-        for _path, member, value in self.inner.signature.flatten(self.inner):
-            if not isinstance(value, Const):  # a ready or valid that is always one
-                (inputs if member.flow == In else outputs).append(Value.cast(value))
+        for _name, flow, value in ports_of(self.inner):
+            (inputs if flow == In else outputs).append(value)
         reset = Signal(1 if has_reset else 0)
         i = Cat(*inputs, reset)
         chain = Signal(len(i), reset_less=True)

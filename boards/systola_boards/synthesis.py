@@ -13,7 +13,7 @@ from amaranth.lib.wiring import Component
 from rich.console import Console
 from rich.table import Table
 
-from systola_boards.blocks import Registered, blocks_of, device_for
+from systola_boards.blocks import Registered, blocks_of, device_for, ports_of
 from systola_boards.devices import Device
 from systola_boards.flow import HIDE_FIELDS, Wish, place_and_route, synthesize
 from systola_boards.reports import Route
@@ -68,7 +68,8 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
 
     def netlist_of(design: Component, place: Path) -> Any:
         place.mkdir(exist_ok=True)
-        text = rtlil.convert(design, name="top", platform=platform_of(device.family), emit_src=False)
+        ports = {name: (value, None) for name, _flow, value in ports_of(design)}
+        text = rtlil.convert(design, name="top", platform=platform_of(device.family), ports=ports, emit_src=False)
         return synthesize(device, text, place, yosys, before=[HIDE_FIELDS])
 
     cells = netlist_of(blocks[block](config), folder).cells

@@ -1,18 +1,20 @@
 """The synthesis command: what it prints and keeps, and what it says when something is missing, fails or is too big."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Module
+from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.sim import Simulator
 from support.fpga_tools import ROUTE, STATISTICS, make_tool
 from typer.testing import CliRunner
 
-from systola_boards.blocks import Registered, blocks_of, device_for
+from systola_boards.blocks import Registered, blocks_of, device_for, ports_of
 from systola_boards.synthesis import app
 from systola_firmware.config import PRESETS, preset
 from systola_hdl.families import Family
@@ -170,6 +172,31 @@ class _Or(Component):
         m = Module()
         m.d.comb += [self.some.eq(self.a.any()), self.sum.eq(self.a + self.b)]
         return m
+
+
+class _Always(Component):
+    """A stream that is always ready."""
+
+    i: In(stream.Signature(4, always_ready=True))
+    sum: Out(5)
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        with m.If(self.i.valid):
+            m.d.sync += self.sum.eq(self.i.payload + 1)
+        return m
+
+
+def test_what_is_always_one_is_no_port() -> None:
+    block = _Always()
+    ports = list(ports_of(block))
+    assert [(name, flow, len(value)) for name, flow, value in ports] == [
+        ("i__payload", In, 4),
+        ("i__valid", In, 1),
+        ("sum", Out, 5),
+    ]
+    text = rtlil.convert(block, ports={name: (value, None) for name, _, value in ports}, emit_src=False)
+    assert set(re.findall(r"(?<=put )\d+ +(\S+)$", text, re.MULTILINE)) >= {r"\i__payload", r"\i__valid", r"\sum"}
 
 
 def test_the_wrapper_reaches_every_port_through_registers() -> None:
