@@ -85,7 +85,7 @@ def full(*arguments: object, marks: Sequence[Any] = ()) -> Any:
     return pytest.param(*arguments, marks=(pytest.mark.full, *marks))
 
 
-#: Transfers of a mebibyte, with pauses, take longer than any test should that hangs.
+#: Transfers of a mebibyte, with pauses, take longer than any other test should that hangs. (A limit of the function would win.)
 LONG = pytest.mark.timeout(5400)
 
 
@@ -109,13 +109,12 @@ def test_adapter(adapter: str, chosen: str, tests: int, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("adapter", "largest", "chosen", "tests"),
     [
-        ("ultrascale", 6000, *ENDPOINT_PART),
+        pytest.param("ultrascale", 6000, *ENDPOINT_PART, marks=pytest.mark.timeout(1200)),
         full("ultrascale", 1 << 20, "", ENDPOINT_TESTS, marks=[LONG]),
-        full("series7", 6000, "", ENDPOINT_TESTS),
+        full("series7", 6000, "", ENDPOINT_TESTS, marks=[pytest.mark.timeout(1200)]),
     ],
 )
 def test_endpoint(adapter: str, largest: int, chosen: str, tests: int, monkeypatch: pytest.MonkeyPatch) -> None:
