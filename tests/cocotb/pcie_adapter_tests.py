@@ -312,9 +312,10 @@ async def interrupts(dut: Any) -> None:
 
 @cocotb.test()
 async def credit(dut: Any) -> None:
-    """Of reads that the endpoint does not answer, one gets through; writes pass the others."""
+    """Of reads that the endpoint does not answer, one gets through; writes pass the others, and what the endpoint sends else."""
     rng = random.Random(9)
     block, endpoint = await start(dut, rng)
+    base, memory = host_memory(block)[0]
     endpoint.hold = True
     reads = [cocotb.start_soon(block.bar.read(4 * index, 4, timeout=100000)) for index in range(6)]
     await Timer(5, "us")
@@ -322,10 +323,16 @@ async def credit(dut: Any) -> None:
     await block.bar.write(0x100, b"posted")
     await Timer(5, "us")
     assert endpoint.memory[0x100:0x106] == b"posted"
+    endpoint.write(base, b"of its own")
+    assert await endpoint.read(base + 100, 100) == memory[100:200]
+    await Timer(2, "us")
+    assert memory[:10] == b"of its own"
     assert len(endpoint.unanswered) == 1
+    block.pause(rng, 0.7)  # an answer that waits is one answer
     for read in reads:
         while not endpoint.unanswered:
             await FallingEdge(dut.clk)
+        await Timer(1, "us")
         assert len(endpoint.unanswered) == 1
         endpoint.answer()
         await read

@@ -69,7 +69,7 @@ ADAPTERS = {"ultrascale": UltrascaleAdapter, "series7": Series7Adapter}
 #: Quick parts of the benches, as a regular expression of tests' names and how many these are; "" are all.
 ADAPTER_PARTS = {
     "ultrascale": (r"registers/bar_64=True|transfers/sizes=0|order|credit|bad_completions|message|discontinued|refused", 8),
-    "series7": (r"registers/bar_64=False|transfers/sizes=1|bad_checksum", 3),
+    "series7": (r"registers/bar_64=False|transfers/sizes=1|bad_checksum|credit", 4),
 }
 ADAPTER_TESTS = {"ultrascale": 16, "series7": 13}
 ENDPOINT_PART = (r"words|refusals|transfers/setting=1|refused_reads", 4)
