@@ -201,7 +201,10 @@ async def transfers(dut: Any, sizes: tuple[int, int, int]) -> None:
     assert int(dut.function__max_payload.value) == (max_payload // 128).bit_length() - 1
     assert int(dut.function__max_read_request.value) == (max_read // 128).bit_length() - 1
     assert int(dut.function__read_completion_boundary.value) == (boundary == 128)
-    assert int(dut.function__bus_master_enable.value)
+    for enabled in (False, True):
+        await block.function.set_master(enabled)
+        await Timer(1, "us")
+        assert int(dut.function__bus_master_enable.value) == enabled
     regions = host_memory(block)
     for paused in (False, True):
         if paused:

@@ -49,8 +49,10 @@ class Series7Device(Device):
         function.pcie_cap.max_payload_size_supported = 3
         function.pcie_cap.extended_tag_supported = False
         self.upstream_port.max_link_speed, self.upstream_port.max_link_width = 2, 4
-        self.requests: Queue[Tlp] = Queue()  #: posted ones and completions
-        self.non_posted: deque[Tlp] = deque()
+        self.arrived = 0
+        #: Posted ones and completions, and the others, each with its place in the order of arrival.
+        self.requests: deque[tuple[int, Tlp]] = deque()
+        self.non_posted: deque[tuple[int, Tlp]] = deque()
         self.wanted = 0  #: credit for non-posted requests
         self.frame: list[tuple[int, int, int, int]] = []  #: beats to come of the TLP that is being received
         self.words: list[int] = []
@@ -71,9 +73,9 @@ class Series7Device(Device):
 
     def empty(self) -> None:
         """Forget what is under way."""
-        for queue in (self.requests, self.received):
-            while not queue.empty():
-                queue.get_nowait()
+        while not self.received.empty():
+            self.received.get_nowait()
+        self.requests.clear()
         self.non_posted.clear()
         self.frame, self.words, self.wanted = [], [], 0
 
@@ -83,10 +85,18 @@ class Series7Device(Device):
             await self.functions[0].upstream_recv(tlp)
             return
         tlp.release_fc()
-        if tlp.is_nonposted():
-            self.non_posted.append(tlp)
-        else:
-            self.requests.put_nowait(tlp)
+        self.arrive(tlp)
+
+    def arrive(self, tlp: Tlp) -> None:
+        """To be received: posted requests and completions pass those that wait for credit; these pass nothing."""
+        self.arrived += 1
+        (self.non_posted if tlp.is_nonposted() else self.requests).append((self.arrived, tlp))
+
+    def _next(self) -> Tlp | None:
+        if self.wanted and self.non_posted and (not self.requests or self.non_posted[0][0] < self.requests[0][0]):
+            self.wanted -= 1
+            return self.non_posted.popleft()[1]
+        return self.requests.popleft()[1] if self.requests else None
 
     def _beats(self, tlp: Tlp) -> list[tuple[int, int, int, int]]:
         """tdata, tkeep, tlast and tuser of each beat."""
@@ -105,11 +115,19 @@ class Series7Device(Device):
         return beats
 
     async def _run_link(self) -> None:
+        """Link and reset follow in any order."""
+        was, late = None, {"user_lnk_up": 0, "user_reset_out": 0}
         while True:
             await RisingEdge(self.dut.clk)
             up = int(self.dut.sys_reset.value)
-            self.pin("user_reset_out").value = not up
-            self.pin("user_lnk_up").value = up
+            for name, value in (("user_lnk_up", up), ("user_reset_out", not up)):
+                if up != was:
+                    late[name] = random.randrange(12)
+                elif late[name]:
+                    late[name] -= 1
+                else:
+                    self.pin(name).value = value
+            was = up
 
     async def _run_source(self) -> None:
         offered = False
@@ -124,12 +142,8 @@ class Series7Device(Device):
             if offered and int(self.pin("m_axis_rx__tready").value):
                 self.frame.pop(0)
                 offered = False
-            if not self.frame:
-                if self.wanted and self.non_posted:
-                    self.wanted -= 1
-                    self.frame = self._beats(self.non_posted.popleft())
-                elif not self.requests.empty():
-                    self.frame = self._beats(self.requests.get_nowait())
+            if not self.frame and (tlp := self._next()):
+                self.frame = self._beats(tlp)
             if not offered:
                 offered = bool(self.frame) and not self.source.paused()
                 self.pin("m_axis_rx__tvalid").value = offered
@@ -180,7 +194,10 @@ class Series7Device(Device):
             self.pin("cfg_interrupt_rdy").value = 0
             if self.is_up and int(self.pin("cfg_interrupt").value) and not int(self.pin("cfg_interrupt_rdy").value):
                 assert not int(self.pin("cfg_interrupt_assert").value), "an interrupt of the old kind"
-                while not self.received.empty():  # the message is behind what was transmitted before
+                wait = random.randrange(6)
+                while wait or not self.received.empty():  # the message is behind what was transmitted before
                     await RisingEdge(self.dut.clk)
+                    wait -= wait > 0
+                    assert int(self.pin("cfg_interrupt").value) or not self.is_up, "an interrupt that was taken back"
                 await self.functions[0].msi_cap.issue_msi_interrupt(int(self.pin("cfg_interrupt_di").value))
                 self.pin("cfg_interrupt_rdy").value = 1

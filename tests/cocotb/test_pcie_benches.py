@@ -71,7 +71,7 @@ ADAPTER_PARTS = {
     "ultrascale": (r"registers/bar_64=True|transfers/sizes=0|order|credit|bad_completions|message|discontinued|refused", 8),
     "series7": (r"registers/bar_64=False|transfers/sizes=1|bad_checksum|credit", 4),
 }
-ADAPTER_TESTS = {"ultrascale": 16, "series7": 13}
+ADAPTER_TESTS = {"ultrascale": 16, "series7": 14}
 ENDPOINT_PART = (r"words|refusals|transfers/setting=1|refused_reads", 4)
 ENDPOINT_TESTS = 11
 

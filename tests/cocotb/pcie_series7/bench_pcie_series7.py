@@ -8,6 +8,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Timer
 from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpType
+from cocotbext.pcie.core.utils import PcieId
 from pcie_adapter_tests import credit, header_fields, host_memory, interrupts, link_reset, order, registers, start, transfers
 
 __all__ = ["credit", "header_fields", "interrupts", "link_reset", "order", "registers", "transfers"]
@@ -33,7 +34,7 @@ async def other_requests(dut: Any) -> None:
         tlp.address = 0x1234_5678_0000 if kind.value[0] & 1 else 0x8000
         if kind.value[0] & 2:
             tlp.set_data(rng.randbytes(4))
-        block.device.non_posted.append(tlp)
+        block.device.arrive(tlp)
         completion = await block.root.recv_cpl(tlp.tag, 50000)
         assert completion.status == CplStatus.UR
         assert bytes(endpoint.requests[-1].pack()) == bytes(tlp.pack()), kind
@@ -62,7 +63,7 @@ async def bad_checksum(dut: Any) -> None:
             tlp.set_data(rng.randbytes(4))
         before = endpoint.port.errors
         device._beats = broken
-        (device.non_posted.append if tlp.is_nonposted() else device.requests.put_nowait)(tlp)
+        device.arrive(tlp)
         await Timer(1, "us")
         device._beats = beats
         assert endpoint.port.errors == before + 1, kind
@@ -85,4 +86,20 @@ async def nullified(dut: Any) -> None:
     endpoint.write(base + 64, b"\xfe" * 64)
     await Timer(2, "us")
     assert bytes(memory[:65]) == bytes(64) + b"\xfe"
+    block.finish()
+
+
+@cocotb.test()
+async def own_number(dut: Any) -> None:
+    """The requester's number is made of three pins'."""
+    rng = random.Random(6)
+    block, _endpoint = await start(dut, rng)
+    function = block.device.functions[0]
+    was = block.device.bus_num, function.pcie_id
+    for _ in range(20):
+        function.pcie_id = PcieId(rng.randrange(256), rng.randrange(32), rng.randrange(8))
+        block.device.bus_num = function.pcie_id.bus
+        await Timer(100, "ns")
+        assert int(dut.function__function_id.value) == int(function.pcie_id)
+    block.device.bus_num, function.pcie_id = was
     block.finish()
