@@ -37,7 +37,7 @@ lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the gener
 	$(PYTHON) -m systola_firmware.docs --check
 	$(PYTHON) -m systola_boards.documents --check
 
-test: lint ## lint and the quick tests, in a few minutes
+test: lint ## lint and the quick tests: a quarter of an hour on two cores
 	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
 
 test-full: lint ## lint and all tests, the long campaigns included
