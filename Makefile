@@ -15,7 +15,7 @@ PLACEMENT = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIES),--tries $(TRIES))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-pcie test-pcie-linux lint sim bench verilog synth netlist blocks bitstream bitstreams prepare program docs clean
+.PHONY: help setup demo test test-full test-pcie test-pcie-linux guest lint sim bench verilog synth netlist blocks bitstream bitstreams prepare program docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,14 +41,16 @@ test: lint ## lint and the quick tests: a quarter of an hour on two cores
 	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
 
 test-full: lint ## lint and all tests, the long campaigns included
+	@$(MAKE) --no-print-directory guest || echo "no kernel for a Linux guest: its tests are skipped"
 	$(PYTHON) -m pytest -q -n 2 tests
 
 test-pcie: $(READY) ## everything about PCIe but the Linux guest: endpoint, adapters, DMA engine, driver, whole devices, faults
 	$(PYTHON) -m pytest -q -n 2 -k "pcie or tlp or dma" --ignore tests/linux tests
 
-# Where the guest's kernel is kept, and the only step that needs the network: only when it is not there yet.
-test-pcie-linux: $(READY) ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware
+guest: $(READY) ## fetch the kernel of a Linux guest into the cache if it is not there (on Debian, from its servers)
 	@sh tests/linux/fetch.sh "$$($(PYTHON) -c 'from systola_sim.verilator import cache_folder; print(cache_folder() / "linux")')"
+
+test-pcie-linux: guest ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware
 	$(PYTHON) -m pytest -q tests/linux
 
 sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-85f)

@@ -3,7 +3,15 @@
 set -eu
 folder=$1
 [ -f "$folder/vmlinuz" ] && exit 0
+if ! command -v apt-get > /dev/null; then
+    echo "the guest's kernel is fetched by apt-get, which is not here: put vmlinuz and the vfio modules of a Debian kernel into $folder" >&2
+    exit 1
+fi
 package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+if [ -z "$package" ]; then
+    echo "apt knows no linux-image-cloud-amd64, the guest's kernel: run apt-get update as root, on Debian" >&2
+    exit 1
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd "$work" && apt-get download "$package" && dpkg -x linux-image-*.deb .)
