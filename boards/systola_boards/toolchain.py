@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -86,8 +87,12 @@ def _version(path: str) -> str:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             return "unknown"
-    answer = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
-    number = re.search(r"\d+\.\d+[\w.+-]*", answer)
+    # The first call of a tool of YoWASP's compiles it, Yosys for half a minute on all processors: who needs it too waits for that.
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / f"{Path(path).name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asked = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    number = re.search(r"\d+\.\d+[\w.+-]*", asked.stdout)
     return number[0] if number else "unknown"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,8 @@ def run_bench(
     # all for Verilator's own files, which take longer than any block.
     fast = "OPT_FAST=-O2" if optimize else "OPT_FAST=-O1 OPT_GLOBAL=-O0"
     monkeypatch.setenv("MAKEFLAGS", f"{os.environ['MAKEFLAGS']} {fast}")
+    monkeypatch.setenv("OBJCACHE", f"sh {shlex.quote(str(Path(__file__).with_name('objcache.sh')))}")
+    monkeypatch.setenv("OBJECTS", str(_BUILD / "verilated"))
     monkeypatch.setattr(sys, "path", [str(_COCOTB), str(bench.parent), *sys.path])  # the runner hands it on
 
     folder = _BUILD / name
