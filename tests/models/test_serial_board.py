@@ -19,7 +19,10 @@ from systola_sim.virtual_board import VirtualBoard
 QUICK_DIVISOR = 5
 
 
-@pytest.mark.parametrize(("name", "divisor"), [("digits", None), ("digits", QUICK_DIVISOR), ("strww", QUICK_DIVISOR)])
+@pytest.mark.parametrize(
+    ("name", "divisor"),
+    [("digits", None), ("digits", QUICK_DIVISOR), pytest.param("strww", QUICK_DIVISOR, marks=pytest.mark.full)],
+)
 def test_models_answer_the_same_through_a_serial_line(name: str, divisor: int | None, simulated: systola.Device) -> None:
     path = DIGITS_MODEL if name == "digits" else model_path(name)
     direct = simulated.load(path)
