@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import platformdirs
+from systola_sim import verilator
 
 __all__ = ["LIMIT_HOURS", "LOG", "SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
 
@@ -89,17 +88,18 @@ def _version(path: str) -> str:
             return "unknown"
     # The first call of a tool of YoWASP's compiles it, Yosys for half a minute on all processors: who needs it too waits for that.
     cache_folder().mkdir(parents=True, exist_ok=True)
-    with (cache_folder() / f"{Path(path).name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        asked = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    try:
+        with verilator.lock(cache_folder() / f"{Path(path).name}.lock", verilator.LOCK_TIMEOUT):
+            asked = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except verilator.BuildError as error:
+        raise SynthesisError(str(error)) from None
     number = re.search(r"\d+\.\d+[\w.+-]*", asked.stdout)
     return number[0] if number else "unknown"
 
 
 def cache_folder() -> Path:
     """The folder of results, beside the simulator's libraries."""
-    override = os.environ.get("SYSTOLA_CACHE")
-    return (Path(override) if override else Path(platformdirs.user_cache_dir("systola"))) / "fpga"
+    return verilator.cache_folder() / "fpga"
 
 
 def run_cached(

@@ -9,7 +9,7 @@ from systola_firmware.config import Config
 from systola_sim.compiled_board import CompiledBoard
 from systola_sim.verilator import Progress, build_library
 
-__all__ = ["STOP_AT_PACKET", "PcieHarness", "pcie_library"]
+__all__ = ["HARNESS", "STOP_AT_PACKET", "PcieHarness", "pcie_library"]
 
 #: Stop :meth:`PcieHarness.run` at the end of the next packet from the board.
 STOP_AT_PACKET = 1
@@ -29,6 +29,10 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
+#: What drives a ``PcieSimulationTop``.
+HARNESS = Path(__file__).with_name("pcie_harness.cpp")
+
+
 def pcie_library(config: Config, progress: Progress | None = None) -> Path:
     """The shared library of the engine of ``config`` behind its TLP endpoint.
 
@@ -36,9 +40,8 @@ def pcie_library(config: Config, progress: Progress | None = None) -> Path:
     """
     from systola_hdl import verilog
 
-    harness = Path(__file__).with_name("pcie_harness.cpp")
     return build_library(
-        verilog.content_key(config, "pcie"), lambda: verilog.generate(config, "pcie"), harness=harness, progress=progress
+        verilog.content_key(config, "pcie"), lambda: verilog.generate(config, "pcie"), harness=HARNESS, progress=progress
     )
 
 

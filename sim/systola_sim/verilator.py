@@ -24,7 +24,7 @@ import platformdirs
 from systola_firmware.config import Config
 from systola_sim.toolchain import Toolchain, find_toolchain
 
-__all__ = ["STAGES", "BuildError", "Progress", "board_library", "build_library", "cache_folder"]
+__all__ = ["STAGES", "BuildError", "Progress", "board_library", "build_library", "cache_folder", "lock"]
 
 #: Called with the name of each stage of a build as it starts, one of :data:`STAGES`; not called for a library in the cache.
 Progress = Callable[[str], None]
@@ -107,8 +107,11 @@ def _key(toolchain: Toolchain, content: str, harness: Path, *, brief: bool) -> s
 
 
 @contextlib.contextmanager
-def _lock(path: Path, timeout: float) -> Iterator[None]:
-    """Hold ``path`` for this process alone; the system frees it even if the process is killed."""
+def lock(path: Path, timeout: float) -> Iterator[None]:
+    """Hold ``path`` for this process alone; the system frees it even if the process is killed.
+
+    Raises :class:`BuildError` if another process holds it for ``timeout`` seconds.
+    """
     with path.open("w") as file:
         deadline = time.monotonic() + timeout
         while True:
@@ -195,7 +198,7 @@ def build_library(
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(library.with_suffix(".lock"), lock_timeout):
+    with lock(library.with_suffix(".lock"), lock_timeout):
         if not library.exists():  # another process may have built it meanwhile
             report = progress or (lambda _stage: None)
             report(STAGES[0])

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import Component
 from typer.testing import CliRunner
 
 from systola.errors import LinkError
+from systola_boards.blocks import device_for
 from systola_boards.devices import DEVICES
 from systola_boards.flow import synthesize
 from systola_boards.netlist import CellNetlist, app, check, check_config, open_netlist, synthesize_netlist
@@ -46,6 +47,16 @@ def test_netlist_answers_as_the_golden_model(synthesized: tuple[Config, CellNetl
     with open_netlist(config, netlist) as device:
         assert device.config.replace(name=config.name) == config
         assert check(device, config, inputs=1).right == [True]
+
+
+def test_the_netlist_fits_its_fpga(synthesized: tuple[Config, CellNetlist]) -> None:
+    config, netlist = synthesized
+    device = device_for(config.name)
+    assert device.excess(netlist.cells) == []
+    usage = {name: used for name, used, _ in device.usage(netlist.cells)}
+    if not config.compact:
+        assert usage["DSP"] >= config.rows * config.columns + 3  # the array, one requantizer
+        assert usage["block RAM"] >= (config.activation_bytes + config.weight_bytes) // 2048
 
 
 @pytest.mark.timeout(PATIENCE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from support.agreement import check_intermediates, check_outputs, sets_for
 from support.models import MLPERF_TINY, SUPPORTED_MODELS, model_path
@@ -14,6 +17,10 @@ ARRAY = 128
 
 #: Of these, all tensors take long over the simulated serial line.
 LARGEST = ("resnet8", "vww96", "dscnn")
+
+
+def _quick_but(names: Sequence[str], *full: str) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.full) if name in full else name for name in names]
 
 
 @pytest.mark.parametrize("name", SUPPORTED_MODELS)
@@ -30,9 +37,7 @@ def test_outputs_on_the_simulated_board(name: str, simulated: systola.Device) ->
     assert check_outputs(name, session, Oracle(path), sets_for(session, 10, seed=2)) > 0
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.full) if name == "vww96" else name for name in SUPPORTED_MODELS]
-)
+@pytest.mark.parametrize("name", _quick_but(SUPPORTED_MODELS, "vww96"))
 def test_every_tensor_on_golden(name: str, golden: systola.Device) -> None:
     path = model_path(name)
     session = golden.load(path)
@@ -41,7 +46,7 @@ def test_every_tensor_on_golden(name: str, golden: systola.Device) -> None:
     assert tensors >= len(sets) * sum(record.macs > 0 for record in session.program.layers)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full) if name in LARGEST else name for name in MLPERF_TINY])
+@pytest.mark.parametrize("name", _quick_but(MLPERF_TINY, *LARGEST))
 def test_every_tensor_on_the_simulated_board(name: str, simulated: systola.Device) -> None:
     path = model_path(name)
     session = simulated.load(path)

@@ -201,6 +201,6 @@ def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 def test_waits_for_another_process_only_so_long(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with verilator._lock(lock, 0.0), pytest.raises(BuildError, match=r"another process has held .*lock for 0 s"):
-        with verilator._lock(lock, 0.0):
+    with verilator.lock(lock, 0.0), pytest.raises(BuildError, match=r"another process has held .*lock for 0 s"):
+        with verilator.lock(lock, 0.0):
             pytest.fail("two holders")

@@ -19,7 +19,7 @@ from systola_firmware.config import Config
 from systola_hdl.pcie.simulation_top import PcieSimulationTop
 from systola_hdl.simulation_top import SimulationTop
 from systola_hdl.verilog import content_key, fold_zeros
-from systola_sim import pcie_harness
+from systola_sim.pcie_harness import HARNESS
 from systola_sim.verilator import build_library
 
 __all__ = ["colliding_library", "colliding_pcie_library", "colliding_verilog", "complement"]
@@ -70,9 +70,8 @@ def colliding_library(config: Config) -> Path:
 
 def colliding_pcie_library(config: Config) -> Path:
     """The same board on PCIe, for :class:`systola_sim.pcie_harness.PcieHarness`."""
-    harness = Path(pcie_harness.__file__).with_name("pcie_harness.cpp")
     return build_library(
-        f"pcie {_key(config)}", lambda: colliding_verilog(PcieSimulationTop(config))[0], harness=harness, brief=True
+        f"pcie {_key(config)}", lambda: colliding_verilog(PcieSimulationTop(config))[0], harness=HARNESS, brief=True
     )
 
 
