@@ -28,7 +28,7 @@ $(READY): pyproject.toml scripts/setup.sh
 	@touch $@
 
 demo: $(READY) ## build the simulated board, run the example model on it and compare every answer with TensorFlow Lite Micro
-	@$(PYTHON) -m systola.demo
+	@$(PYTHON) -m systola.commands.demo
 
 lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the generated documents are up to date
 	$(PYTHON) -m ruff check .
@@ -48,7 +48,7 @@ test-pcie: $(READY) ## everything about PCIe but the Linux guest: endpoint, adap
 	$(PYTHON) -m pytest -q -n 2 -k "pcie or tlp or dma" --ignore tests/linux tests
 
 guest: $(READY) ## fetch the kernel of a Linux guest into the cache if it is not there (on Debian, from its servers)
-	@sh tests/linux/fetch.sh "$$($(PYTHON) -c 'from systola_sim.verilator import cache_folder; print(cache_folder() / "linux")')"
+	@sh tests/linux/fetch.sh "$$($(PYTHON) -c 'from systola_sim.verilated.verilator import cache_folder; print(cache_folder() / "linux")')"
 
 test-pcie-linux: guest ## the PCIe driver in a Linux guest (QEMU): against QEMU's own device, and against the gateware
 	$(PYTHON) -m pytest -q tests/linux
@@ -57,36 +57,36 @@ sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-8
 	@$(PYTHON) -m systola sim --preset $(PRESET)
 
 bench: $(READY) ## measure the examples, the shared models and a synthetic LSTM on the simulated board: build/bench/*.json and a table
-	@$(PYTHON) -m systola.benchmark --device sim:$(PRESET) --output build/bench
+	@$(PYTHON) -m systola.measure.benchmark --device sim:$(PRESET) --output build/bench
 
 verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=name)
 	@mkdir -p build/verilog
-	@$(PYTHON) -m systola_hdl.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
+	@$(PYTHON) -m systola_boards.toolchain.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
 	@echo build/verilog/$(PRESET).v
 
 synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.synthesis --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
+	@$(PYTHON) -m systola_boards.toolchain.synthesis --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
 
 netlist: PRESET = tiny-4x4
 netlist: $(READY) ## run a model on the cells that synthesis makes of PRESET=tiny-4x4 FAMILY=ecp5 (FAULT=lut or multiplier: changed)
-	@$(PYTHON) -m systola_boards.netlist --preset $(PRESET) --family $(FAMILY) $(if $(FAULT),--fault $(FAULT))
+	@$(PYTHON) -m systola_boards.netlist.check --preset $(PRESET) --family $(FAMILY) $(if $(FAULT),--fault $(FAULT))
 
 blocks: $(READY) ## measure every block of three presets and write docs/blocks.md: hours
-	$(PYTHON) -m systola_boards.block_table
+	$(PYTHON) -m systola_boards.blocks.table
 	$(PYTHON) -m systola_boards.documents
 
 bitstream: $(READY) ## build BOARD=icebreaker to build/boards/ (SEED=, SEEDS=1,2,3 or TRIES=n; CLOCK=MHz; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.bitstream --board $(BOARD) $(PLACEMENT) $(if $(CLOCK),--clock $(CLOCK))
+	@$(PYTHON) -m systola_boards.toolchain.bitstream --board $(BOARD) $(PLACEMENT) $(if $(CLOCK),--clock $(CLOCK))
 
 bitstreams: $(READY) ## build all boards: hours
-	@$(PYTHON) -m systola_boards.bitstream --board all $(PLACEMENT)
+	@$(PYTHON) -m systola_boards.toolchain.bitstream --board all $(PLACEMENT)
 
 prepare: BOARD = litefury
 prepare: $(READY) ## write Verilog, constraints and recipe for BOARD=litefury or nitefury, whose tools are not run here
-	@$(PYTHON) -m systola_boards.prepare --board $(BOARD)
+	@$(PYTHON) -m systola_boards.toolchain.prepare --board $(BOARD)
 
 program: $(READY) ## load BOARD=icebreaker's bitstream into the board
-	@$(PYTHON) -m systola_boards.program --board $(BOARD)
+	@$(PYTHON) -m systola_boards.toolchain.program --board $(BOARD)
 
 docs: $(READY) ## write the documents that are generated from the definitions
 	$(PYTHON) -m systola_firmware.docs

@@ -1,12 +1,13 @@
 """Train the digits CNN of the demo and convert it to an int8 ``.tflite`` file.
 
-Needs packages that the project itself does not: ``pip install tensorflow scikit-learn``. Takes about a minute without a GPU.
+Needs packages that the project itself does not: ``pip install tensorflow scikit-learn``. Takes about a minute without a
+GPU.
 
     python examples/make_digits_cnn.py [OUTPUT.tflite]
 
-The network is small but has every kind of layer that matters: a dense, a depthwise and a point-wise convolution, average
-pooling, a fully connected layer and SOFTMAX. It is trained on 1400 of scikit-learn's 1797 digits; the other 397 are for the
-demo (``make_digits_data.py``, which makes the split).
+The network is small but has every kind of layer that matters: a dense, a depthwise and a point-wise convolution,
+average pooling, a fully connected layer and SOFTMAX. It is trained on 1400 of scikit-learn's 1797 digits; the other 397
+are for the demo (``make_digits_data.py``, which makes the split).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python examples/make_digits_data.py
 
-Writes ``digits_test.npz`` beside this file: ``images`` int8 ``(397, 8, 8, 1)``, quantized as ``digits_cnn_int8.tflite`` wants
-its input, and ``labels`` int8 ``(397,)``. The split is here for both scripts: no image is in the training set and in the test set.
+Writes ``digits_test.npz`` beside this file: ``images`` int8 ``(397, 8, 8, 1)``, quantized as ``digits_cnn_int8.tflite``
+wants its input, and ``labels`` int8 ``(397,)``. The split is here for both scripts: no image is in the training set and
+in the test set.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ PIXEL_MAXIMUM = 16
 def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training images, test images, training labels and test labels; images float64 ``(n, 8, 8, 1)`` from 0 to 1.
 
-    1400 images are for training and 397 for the test, chosen at random with every digit equally often in both by proportion.
+    1400 images are for training and 397 for the test, chosen at random with every digit equally often in both by
+    proportion.
     """
     digits = load_digits()
     images = (digits.images / PIXEL_MAXIMUM)[..., None]
@@ -34,7 +36,7 @@ def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Quantize the test images by the model's own input scale and write the archive."""
-    from systola_firmware.tflite_import import load_tflite  # not needed for training
+    from systola_firmware.tflite.importer import load_tflite  # not needed for training
 
     folder = Path(__file__).parent
     (tensor,) = load_tflite(folder / "digits_cnn_int8.tflite").inputs

@@ -1,12 +1,13 @@
 """Train the digits LSTM and convert it to an int8 ``.tflite`` file.
 
-Needs packages that the project itself does not: ``pip install tensorflow tf_keras scikit-learn``. It takes a minute or two
-without a GPU. The LSTM layer is that of ``tf_keras``, Keras 2: of Keras 3's the converter makes a loop and not an LSTM operator.
+Needs packages that the project itself does not: ``pip install tensorflow tf_keras scikit-learn``. It takes a minute or
+two without a GPU. The LSTM layer is that of ``tf_keras``, Keras 2: of Keras 3's the converter makes a loop and not an
+LSTM operator.
 
     python examples/make_digits_lstm.py [OUTPUT.tflite]
 
-The network reads an 8×8 image row by row, a row each time step; a fully connected layer and SOFTMAX look at the hidden state
-after the last one. It is trained on the 1400 digits that ``make_digits_data.py`` sets apart for training.
+The network reads an 8×8 image row by row, a row each time step; a fully connected layer and SOFTMAX look at the hidden
+state after the last one. It is trained on the 1400 digits that ``make_digits_data.py`` sets apart for training.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ UNITS = 32
 
 
 def network(batch: int | None) -> tf_keras.Model:
-    """The network for a batch size, None for any. Only with a fixed one does the converter make one LSTM operator of the layer."""
+    """The network for a batch size, None for any. Only with a fixed one does the converter make one LSTM operator of
+    the layer."""
     layers = tf_keras.layers
     return tf_keras.Sequential([layers.Input((8, 8), batch_size=batch), layers.LSTM(UNITS), layers.Dense(10, activation="softmax")])
 

@@ -2,8 +2,9 @@
 
     python examples/make_digits_lstm_data.py
 
-Writes ``digits_lstm_test.npz`` beside this file: ``images`` int8 ``(397, 8, 8)``, each row of an image a time step, quantized as
-``digits_lstm_int8.tflite`` wants its input, and ``labels`` int8 ``(397,)``. They are the digits of ``digits_test.npz``.
+Writes ``digits_lstm_test.npz`` beside this file: ``images`` int8 ``(397, 8, 8)``, each row of an image a time step,
+quantized as ``digits_lstm_int8.tflite`` wants its input, and ``labels`` int8 ``(397,)``. They are the digits of
+``digits_test.npz``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from make_digits_data import split_digits
 
-from systola_firmware.tflite_import import load_tflite
+from systola_firmware.tflite.importer import load_tflite
 
 
 def main() -> None:

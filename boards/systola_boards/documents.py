@@ -1,7 +1,8 @@
 """Keeps results of builds in the repository: ``python -m systola_boards.documents`` after builds, or with ``--check``.
 
-What is kept is data: ``host/systola/boards.json``, which ``systola boards`` shows, and ``docs/blocks.json``. The tables in
-``docs/boards.md`` and ``docs/blocks.md`` are made from these two and nothing else, between the markers that name them.
+What is kept is data: ``host/systola/boards.json``, which ``systola boards`` shows, and ``docs/blocks.json``. The tables
+in ``docs/boards.md`` and ``docs/blocks.md`` are made from these two and nothing else, between the markers that name
+them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from systola_boards.board import Board
-from systola_boards.catalogue import BOARDS
-from systola_boards.devices import DEVICES
-from systola_boards.prepared import PREPARED, STATE, PreparedBoard
-from systola_firmware import config as configurations
-from systola_firmware.config import Config
+from systola_boards.catalogue.board import Board
+from systola_boards.catalogue.boards import BOARDS
+from systola_boards.catalogue.prepared import PREPARED, STATE, PreparedBoard
+from systola_boards.fpga.devices import DEVICES
+from systola_firmware.spec import presets as configurations
+from systola_firmware.spec.config import Config
 
 __all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
 

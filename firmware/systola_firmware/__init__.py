@@ -1,1 +1,12 @@
-"""Systola."""
+"""The compiler, and the contract that it shares with gateware, models and driver. The way of a model is from top to bottom:
+
+compiler  one call from a model file to a program
+tflite    the file, and the importer: operators become layers
+ir        the integer graph and its rewrites
+memory    where each tensor lies
+lowering  layers become instructions; order, tokens, marks; predicted cycles
+numerics  integer arithmetic of the reference kernels, as far as the compiler and the driver do it
+spec      the contract: instructions, configuration, memory map, link, DMA, program; all other packages import it
+
+``docs`` writes the reference pages from ``spec``; ``errors`` says why a model cannot be compiled.
+"""

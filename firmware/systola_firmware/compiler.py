@@ -1,4 +1,5 @@
-"""The compiler: a model file or an integer graph to a :class:`~systola_firmware.program.Program` for one configuration."""
+"""The compiler: a model file or an integer graph to a :class:`~systola_firmware.spec.program.Program` for one
+configuration."""
 
 from __future__ import annotations
 
@@ -8,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from systola_firmware.config import Config
-from systola_firmware.cost import predict
 from systola_firmware.errors import CompileError, DoesNotFit
-from systola_firmware.graph import Graph, Lstm, Softmax, Tensor
-from systola_firmware.isa import encode_program
-from systola_firmware.lowering import lower
-from systola_firmware.memory_plan import Plan, input_part_row, plan_memory
-from systola_firmware.program import Binding, LayerRecord, Program, SoftmaxStep, State
-from systola_firmware.schedule import Scheduled, schedule
-from systola_firmware.weights import WeightImage
+from systola_firmware.ir.graph import Graph, Lstm, Softmax, Tensor
+from systola_firmware.lowering.cost import predict
+from systola_firmware.lowering.lower import lower
+from systola_firmware.lowering.schedule import Scheduled, schedule
+from systola_firmware.lowering.weights import WeightImage
+from systola_firmware.memory.plan import Plan, input_part_row, plan_memory
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import encode_program
+from systola_firmware.spec.program import Binding, LayerRecord, Program, SoftmaxStep, State
 
 
 def compile_model(
@@ -31,13 +32,13 @@ def compile_model(
 ) -> Program:
     """Compile a ``.tflite`` file, by path or as its bytes, under ``name`` (default: the file's).
 
-    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. The program runs ``batch`` inferences at once, which share each
-    load of weights and need that many times the activation memory. Raises :class:`~systola_firmware.errors.CompileError` and its
-    subclasses.
+    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. The program runs ``batch`` inferences at once, which
+    share each load of weights and need that many times the activation memory. Raises
+    :class:`~systola_firmware.errors.CompileError` and its subclasses.
     """
-    from systola_firmware.passes import fold_constants, run_passes
-    from systola_firmware.rebatch import rebatch
-    from systola_firmware.tflite_import import import_tflite, load_tflite
+    from systola_firmware.ir.passes import fold_constants, run_passes
+    from systola_firmware.ir.rebatch import rebatch
+    from systola_firmware.tflite.importer import import_tflite, load_tflite
 
     graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
     # Constants first: on their way to the operand that they become, they have shapes without a place for the batch.
@@ -49,10 +50,11 @@ def compile_model(
 def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, stateful: bool = False) -> Program:
     """Compile an integer graph.
 
-    With ``keep_tensors`` no memory is used twice, so that after a run every tensor is still there (``Program.layers[i].output``);
-    it needs much more activation memory. With ``stateful`` recurrent layers continue in each run from where the run before left
-    them (``Program.states``); otherwise each run begins anew. Raises :class:`DoesNotFit` when a memory is too small, with the bytes
-    (or words) needed and available, and :class:`CompileError` for a graph that the engine cannot run.
+    With ``keep_tensors`` no memory is used twice, so that after a run every tensor is still there
+    (``Program.layers[i].output``); it needs much more activation memory. With ``stateful`` recurrent layers continue in
+    each run from where the run before left them (``Program.states``); otherwise each run begins anew. Raises
+    :class:`DoesNotFit` when a memory is too small, with the bytes (or words) needed and available, and
+    :class:`CompileError` for a graph that the engine cannot run.
     """
     if stateful and graph.batch > 1:
         raise CompileError(f"a stateful program runs one stream, not {graph.batch} side by side: compile it with a batch of 1")

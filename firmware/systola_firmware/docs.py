@@ -1,6 +1,8 @@
-"""Writes the reference pages of ``docs/`` from the definitions they describe, so that the pages cannot say anything else.
+"""Writes the reference pages of ``docs/`` from the definitions they describe, so that the pages cannot say anything
+else.
 
-``python -m systola_firmware.docs --output docs`` writes them; with ``--check`` it only compares, and exits with 1 if one differs.
+``python -m systola_firmware.docs --output docs`` writes them; with ``--check`` it only compares, and exits with 1 if
+one differs.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from pathlib import Path
 
 from cobs import cobs
 
-from systola_firmware import dma, isa, link, memory_map
-from systola_firmware.config import PRESETS
+from systola_firmware.spec import dma, isa, link, memory_map
+from systola_firmware.spec.presets import PRESETS
 
 __all__ = ["PAGES", "main"]
 

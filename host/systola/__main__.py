@@ -1,6 +1,6 @@
 """``python -m systola``: the command line."""
 
-from systola.cli import main
+from systola.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from systola.device import Device
 from systola.errors import DeviceError, SystolaError
-from systola.link_transport import LinkTransport
-from systola.transport import Transport
-from systola_firmware.config import DEFAULT_PRESET, Config, preset
+from systola.transports.base import Transport
+from systola.transports.link import LinkTransport
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.presets import DEFAULT_PRESET, preset
 
 __all__ = ["DEFAULT_DEVICE", "Progress", "open_device"]
 
@@ -23,8 +24,8 @@ Progress = Callable[[str], None]
 
 #: A simulation loses nothing, but it may be slow: seconds of this machine before an answer is missed.
 _SIMULATION_TIMEOUT = 120.0
-#: A board answers a frame within 10 ms; the simulated one behind a pseudo-terminal takes up to about half a second on a loaded
-#: machine. Silence for all attempts together, 26 s, ends it.
+#: A board answers a frame within 10 ms; the simulated one behind a pseudo-terminal takes up to about half a second on a
+#: loaded machine. Silence for all attempts together, 26 s, ends it.
 _SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
 
 #: Processors on which a descriptor is in memory before the doorbell rings, without a barrier, which Python has not.
@@ -36,13 +37,16 @@ _FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"
 def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None) -> Device:
     """Open the device called ``name``.
 
-    * ``sim:PRESET``: the gateware in Verilator, in this process, cycle by cycle. Built on first use; ``progress`` is told.
+    * ``sim:PRESET``: the gateware in Verilator, in this process, cycle by cycle. Built on first use; ``progress`` is
+      told.
     * ``golden:PRESET``: the numpy interpreter of programs. Quick to start, no cycles.
     * ``serial:PORT`` or ``serial:PORT@BAUD``: a board (or ``systola sim --serial``).
     * ``pcie:0000:03:00.0``: a board on PCIe, through vfio-pci if that has it, else as root through ``/sys``.
-    * ``pcie:sim:PRESET`` and ``pcie:golden:PRESET``: the same driver before the gateware in Verilator, or the golden engine.
+    * ``pcie:sim:PRESET`` and ``pcie:golden:PRESET``: the same driver before the gateware in Verilator, or the golden
+      engine.
 
-    An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever prevents it.
+    An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever
+    prevents it.
     """
     kind, separator, rest = name.partition(":")
     if not separator:
@@ -74,7 +78,7 @@ def _with_dma(name: str) -> Config:
 
 
 def _open_serial(name: str, rest: str) -> Device:
-    from systola.serial_pipe import SerialPipe
+    from systola.transports.serial import SerialPipe
 
     match = re.fullmatch(r"(.+?)(?:@(\d+))?", rest)
     if match is None:
@@ -89,8 +93,8 @@ def _open_serial(name: str, rest: str) -> Device:
 def _simulator() -> Iterator[None]:
     """What prevents a simulation, as a :class:`~systola.errors.DeviceError`."""
     try:
-        from systola_sim.toolchain import ToolMissing
-        from systola_sim.verilator import BuildError
+        from systola_sim.verilated.toolchain import ToolMissing
+        from systola_sim.verilated.verilator import BuildError
     except ImportError as error:
         raise _not_installed(error) from error
     try:
@@ -103,24 +107,24 @@ def _simulator() -> Iterator[None]:
 
 def _open_simulation(config: Config, progress: Progress | None) -> Device:
     with _simulator():
-        from systola_sim.verilated_board import VerilatedBoard
+        from systola_sim.verilated.board import VerilatedBoard
 
         board = VerilatedBoard(config, progress=progress)
     return _device(LinkTransport(board, f"sim:{config.name}", timeout=_SIMULATION_TIMEOUT, attempts=2))
 
 
 def _open_pcie_simulation(config: Config, progress: Progress | None) -> Device:
-    from systola.pcie.transport import PcieTransport
+    from systola.transports.pcie.transport import PcieTransport
 
     with _simulator():
-        from systola.pcie.verilated import VerilatedFunction
+        from systola.transports.pcie.verilated import VerilatedFunction
 
         function = VerilatedFunction(config, progress=progress)
     return _device(PcieTransport(function, timeout=_SIMULATION_TIMEOUT))
 
 
 def _open_golden(config: Config) -> Device:
-    from systola.golden import GoldenTransport
+    from systola.transports.golden import GoldenTransport
 
     device = _device(GoldenTransport(config))
     device.has_cycles = False
@@ -128,11 +132,11 @@ def _open_golden(config: Config) -> Device:
 
 
 def _open_pcie(place: str, progress: Progress | None) -> Device:
-    from systola.pcie.transport import PcieTransport
+    from systola.transports.pcie.transport import PcieTransport
 
     kind, _, rest = place.partition(":")
     if kind == "golden":
-        from systola.pcie.simulated import GoldenFunction
+        from systola.transports.pcie.simulated import GoldenFunction
 
         device = _device(PcieTransport(GoldenFunction(_with_dma(rest)), timeout=_SIMULATION_TIMEOUT))
         device.has_cycles = False
@@ -141,10 +145,10 @@ def _open_pcie(place: str, progress: Progress | None) -> Device:
         return _open_pcie_simulation(_with_dma(rest), progress)
     if platform.machine() not in _ORDERED:
         raise DeviceError(f"PCIe is for x86-64 only: on {platform.machine()}, stores to memory and to a device may change places")
-    from systola.pcie.slot import VFIO_DRIVER, Slot
-    from systola.pcie.sysfs import SysfsFunction
-    from systola.pcie.system import System
-    from systola.pcie.vfio import VfioFunction
+    from systola.transports.pcie.slot import VFIO_DRIVER, Slot
+    from systola.transports.pcie.sysfs import SysfsFunction
+    from systola.transports.pcie.system import System
+    from systola.transports.pcie.vfio import VfioFunction
 
     slot = Slot(place, System())
     return _device(PcieTransport(VfioFunction(slot) if slot.driver == VFIO_DRIVER else SysfsFunction(slot)))

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from systola.errors import DeviceError, ProgramError
-from systola.transport import Transport
-from systola_firmware import isa
-from systola_firmware.config import PRESETS, PROGRAM_FIELDS, Config
-from systola_firmware.memory_map import (
+from systola.transports.base import Transport
+from systola_firmware.spec import isa
+from systola_firmware.spec.config import PROGRAM_FIELDS, Config
+from systola_firmware.spec.memory_map import (
     COUNTERS,
     GATEWARE_VERSION,
     IDENTITY,
@@ -26,8 +26,9 @@ from systola_firmware.memory_map import (
     register_address,
     split_status,
 )
-from systola_firmware.program import Program
-from systola_firmware.program_file import IncompatibleProgramError, check_compatible
+from systola_firmware.spec.presets import PRESETS
+from systola_firmware.spec.program import Program
+from systola_firmware.spec.program_file import IncompatibleProgramError, check_compatible
 
 if TYPE_CHECKING:
     from systola.session import Session
@@ -97,11 +98,11 @@ class Device:
     def load(self, model: str | Path | bytes | Program, *, stateful: bool = False, batch: int = 1, verify: bool = False) -> Session:
         """Compile ``model`` for this device if need be, write it to the device, and return the session that runs it.
 
-        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent layers go on in
-        each run where the run before left them, until ``Session.reset()``. With ``batch`` as many of the inputs given to
-        ``Session.run`` go through the device at once, which is quicker for all of them where loading weights takes the time, and
-        needs that many times the activation memory. ``verify`` reads everything back. Raises
-        :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
+        ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent
+        layers go on in each run where the run before left them, until ``Session.reset()``. With ``batch`` as many of
+        the inputs given to ``Session.run`` go through the device at once, which is quicker for all of them where
+        loading weights takes the time, and needs that many times the activation memory. ``verify`` reads everything
+        back. Raises :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
         """
         from systola.models import load_program
         from systola.session import Session
@@ -177,7 +178,8 @@ class Device:
 
 
 def reported_config(registers: dict[str, int], who: str) -> Config:
-    """The sizes that the registers of ``who`` tell, as a configuration; the version, a property of the code, is not a field of it.
+    """The sizes that the registers of ``who`` tell, as a configuration; the version, a property of the code, is not a
+    field of it.
 
     Raises :class:`~systola.errors.DeviceError` for impossible ones.
     """

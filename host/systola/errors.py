@@ -14,7 +14,8 @@ class LinkError(SystolaError):
 
 
 class DeviceError(SystolaError):
-    """The device answers, but not as it should: a foreign identity, another version, a program that stopped with an error."""
+    """The device answers, but not as it should: a foreign identity, another version, a program that stopped with an
+    error."""
 
 
 class AddressError(DeviceError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from systola.errors import ProgramError
-from systola_firmware import compiler, program_file
-from systola_firmware.config import Config
+from systola_firmware import compiler
 from systola_firmware.errors import CompileError
-from systola_firmware.program import Program
+from systola_firmware.spec import program_file
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.program import Program
 
 __all__ = ["load_program", "read_model_file"]
 
@@ -31,7 +32,8 @@ def load_program(model: str | Path | bytes | Program, config: Config, *, statefu
     With ``stateful`` it must keep its recurrent state between runs: a model is compiled so, a program must have been.
     So with a ``batch`` other than 1, the number of inferences that it runs at once.
 
-    Raises :class:`~systola.errors.ProgramError`, one sentence that names the file, if it is damaged or does not compile.
+    Raises :class:`~systola.errors.ProgramError`, one sentence that names the file, if it is damaged or does not
+    compile.
     """
     if isinstance(model, Program):
         return _checked(model, "the program", stateful, batch)

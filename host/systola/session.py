@@ -14,18 +14,19 @@ import numpy.typing as npt
 
 from systola.device import Device, Mark, Outcome
 from systola.errors import DeviceError, ProgramError
-from systola.profiles import LayerProfile, layer_at, profile_layers
+from systola.measure.profiles import LayerProfile, layer_at, profile_layers
 from systola.tensors import Batch, Int8Array, dequantize, split_batch
-from systola_firmware import isa
-from systola_firmware.memory_map import COUNTERS, Region
-from systola_firmware.program import Binding, LayerRecord, Program
+from systola_firmware.spec import isa
+from systola_firmware.spec.memory_map import COUNTERS, Region
+from systola_firmware.spec.program import Binding, LayerRecord, Program
 
 if TYPE_CHECKING:
     Values = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]
 
 __all__ = ["LayerProfile", "Session"]
 
-#: Inputs of the inferences that the program runs at once, or of fewer: ``group[n][i]`` is input ``i`` of inference ``n``.
+#: Inputs of the inferences that the program runs at once, or of fewer: ``group[n][i]`` is input ``i`` of inference
+#: ``n``.
 Group = list[list[Int8Array]]
 
 _ERROR_WORDS: dict[isa.ErrorCode, str] = {
@@ -48,7 +49,8 @@ class Session:
     Members
     -------
     counters:
-        The hardware's counters of the last run, by name (``systola_firmware.memory_map.COUNTERS``); empty before the first.
+        The hardware's counters of the last run, by name (``systola_firmware.spec.memory_map.COUNTERS``); empty before
+        the first.
     """
 
     def __init__(self, device: Device, program: Program, *, verify: bool = False) -> None:
@@ -61,12 +63,14 @@ class Session:
         self.reset()
 
     def reset(self) -> None:
-        """Give every recurrent layer its initial state: the next run begins a new stream. Nothing to do without states."""
+        """Give every recurrent layer its initial state: the next run begins a new stream. Nothing to do without
+        states."""
         for state in self.program.states:
             self.device.transport.write(Region.ACTIVATION.base + state.address, _whole_words(state.initial))
 
     def states(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What the recurrent layers will continue from, by name: hidden states int8, cell states int16; empty without states."""
+        """What the recurrent layers will continue from, by name: hidden states int8, cell states int16; empty without
+        states."""
         return {
             state.name: np.frombuffer(region[: len(state.initial)], np.dtype(state.dtype).newbyteorder("<"))
             .astype(state.dtype)
@@ -103,19 +107,19 @@ class Session:
     def run(self, x: Values, *, float_io: bool = False) -> npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]:
         """Run the model.
 
-        As many inputs as the program's ``batch`` go through the device at once; the last group is filled up if need be. A stateful
-        session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
+        As many inputs as the program's ``batch`` go through the device at once; the last group is filled up if need be.
+        A stateful session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
 
         Parameters
         ----------
         x:
-            An int8 array of the model's input shape, or N of them stacked on a new leading axis. For a model with several
-            inputs a mapping from tensor name to such an array; all with the same N.
+            An int8 array of the model's input shape, or N of them stacked on a new leading axis. For a model with
+            several inputs a mapping from tensor name to such an array; all with the same N.
         float_io:
             ``x`` is real values, quantized here by the input's scale; the answer is real values too.
 
-        Returns the output, with the leading axis if ``x`` had it; a dictionary by tensor name if ``x`` was one or the model
-        has several outputs. Raises :class:`~systola.errors.InputError` for a wrong name, shape or type, and
+        Returns the output, with the leading axis if ``x`` had it; a dictionary by tensor name if ``x`` was one or the
+        model has several outputs. Raises :class:`~systola.errors.InputError` for a wrong name, shape or type, and
         :class:`~systola.errors.DeviceError` when the device stops; it stays usable.
         """
         batch = split_batch(x, self.inputs, float_io=float_io)
@@ -140,11 +144,12 @@ class Session:
         return profile_layers(self.program, self._marks)
 
     def run_until(self, layer: str | int, x: Values) -> Int8Array:
-        """The output of ``layer`` (name or position in ``program.layers``) for one input ``x``, in the model's own shape.
+        """The output of ``layer`` (name or position in ``program.layers``) for one input ``x``, in the model's own
+        shape.
 
-        For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards. The states of
-        a stateful session are afterwards what they were. Raises
-        :class:`~systola.errors.ProgramError` for a layer that does not exist.
+        For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards.
+        The states of a stateful session are afterwards what they were. Raises :class:`~systola.errors.ProgramError` for
+        a layer that does not exist.
         """
         batch = split_batch(x, self.inputs)
         record = self._layer(layer)
@@ -221,7 +226,7 @@ class Session:
     def _finish(self, raw: list[Int8Array]) -> list[Int8Array]:
         """The device's outputs with the driver's part, the last softmax, done."""
         for step in self.program.softmax:
-            from systola_firmware.softmax import softmax
+            from systola_firmware.numerics.softmax import softmax
 
             raw[step.output] = softmax(raw[step.output], step.input_scale, step.beta)
         return raw

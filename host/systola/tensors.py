@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from systola.errors import InputError
-from systola_firmware.program import Binding
+from systola_firmware.spec.program import Binding
 
 __all__ = ["Batch", "FloatArray", "Int8Array", "dequantize", "quantize", "split_batch"]
 
@@ -19,14 +19,16 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of N inferences: ``items[n][i]`` is input ``i`` of inference ``n``; ``stacked`` if they came on a leading axis."""
+    """Inputs of N inferences: ``items[n][i]`` is input ``i`` of inference ``n``; ``stacked`` if they came on a leading
+    axis."""
 
     items: list[list[Int8Array]]
     stacked: bool
 
 
 def quantize(values: npt.ArrayLike, scale: float, zero_point: int) -> Int8Array:
-    """``clamp(round(values / scale) + zero_point)`` to int8, ties away from zero as TensorFlow Lite's QUANTIZE does, in float32."""
+    """``clamp(round(values / scale) + zero_point)`` to int8, ties away from zero as TensorFlow Lite's QUANTIZE does, in
+    float32."""
     scaled = np.asarray(values, dtype=np.float32) / np.float32(scale)
     # In float64, where adding a half to any float32 is exact.
     rounded = np.trunc(scaled.astype(np.float64) + np.copysign(0.5, scaled))
@@ -45,8 +47,8 @@ def split_batch(
 ) -> Batch:
     """Check ``x`` against the model's ``inputs`` and cut it up; real values are quantized if ``float_io``.
 
-    Raises :class:`~systola.errors.InputError`, one sentence, for an unknown or missing name, a wrong shape or type, NaN, or
-    unequal N.
+    Raises :class:`~systola.errors.InputError`, one sentence, for an unknown or missing name, a wrong shape or type,
+    NaN, or unequal N.
     """
     named = _by_name(x, inputs)
     columns = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fpga_tools import install
+from support.tools.fpga_tools import install
 
 
 @pytest.fixture

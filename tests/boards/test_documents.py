@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fpga_tools import make_tool
+from support.tools.fpga_tools import make_tool
 from typer.testing import CliRunner
 
-from systola_boards import block_table, documents, program
-from systola_boards.blocks import blocks_of
-from systola_boards.catalogue import BOARDS, find_board
+from systola_boards import documents
+from systola_boards.blocks import table as block_table
+from systola_boards.blocks.catalogue import blocks_of
+from systola_boards.catalogue.boards import BOARDS, find_board
+from systola_boards.catalogue.prepared import PREPARED
 from systola_boards.documents import BLOCKS_JSON, BOARDS_JSON, board_tables, describe, describe_prepared, with_tables
-from systola_boards.prepared import PREPARED
-from systola_firmware.config import preset
+from systola_boards.toolchain import program
+from systola_firmware.spec.presets import preset
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """What the cocotb benches share: the configuration, reset, packed ports, corner values and delay lines.
 
-A bench drives at the falling edge of the clock and samples in the read-only phase after it: what it sees there is what the
-next rising edge sees, in whatever order the simulator runs the bench's processes.
+A bench drives at the falling edge of the clock and samples in the read-only phase after it: what it sees there is what
+the next rising edge sees, in whatever order the simulator runs the bench's processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 
-from systola_firmware.config import Config
+from systola_firmware.spec.config import Config
 
 #: Environment variable with the fields of the bench's configuration, as JSON.
 CONFIG_VARIABLE = "SYSTOLA_BENCH_CONFIG"
@@ -59,7 +59,8 @@ def bits_of(values: npt.NDArray[Any]) -> int:
 
 
 class DelayLine:
-    """A memory's answers: what goes in comes out ``latency`` cycles later. Once a cycle take the answer, then put the request's."""
+    """A memory's answers: what goes in comes out ``latency`` cycles later. Once a cycle take the answer, then put the
+    request's."""
 
     def __init__(self, latency: int) -> None:
         self._line: deque[int | None] = deque([None] * latency)

@@ -1,4 +1,5 @@
-"""The engine's side of a host port, in Python: a memory on the bus, and as many transfers under way as a test asks for."""
+"""The engine's side of a host port, in Python: a memory on the bus, and as many transfers under way as a test asks
+for."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from cocotb.triggers import Event, FallingEdge, Timer, with_timeout
 
-from systola_firmware.dma import LENGTH_BITS, DmaError
+from systola_firmware.spec.dma import LENGTH_BITS, DmaError
 
 
 @dataclass

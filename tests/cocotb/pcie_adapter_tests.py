@@ -1,4 +1,5 @@
-"""Tests of any adapter: an endpoint in Python, which uses all of what TLPs may do, behind the adapter of a hard block."""
+"""Tests of any adapter: an endpoint in Python, which uses all of what TLPs may do, behind the adapter of a hard
+block."""
 
 from __future__ import annotations
 
@@ -167,7 +168,8 @@ async def registers(dut: Any, bar_64: bool) -> None:
 
 @cocotb.test()
 async def header_fields(dut: Any) -> None:
-    """Every field of a request of the host and of our completion arrives: traffic class, attributes, tag, enables, status."""
+    """Every field of a request of the host and of our completion arrives: traffic class, attributes, tag, enables,
+    status."""
     rng = random.Random(2)
     block, endpoint = await start(dut, rng)
     base = block.function.bar_addr[0]
@@ -194,7 +196,8 @@ async def header_fields(dut: Any) -> None:
 @cocotb.test()
 @cocotb.parametrize(sizes=[(128, 128, 64), (256, 512, 128), (1024, 4096, 64)])
 async def transfers(dut: Any, sizes: tuple[int, int, int]) -> None:
-    """Writes and reads of the device, any alignment and length, completions split in all ways, with pauses everywhere."""
+    """Writes and reads of the device, any alignment and length, completions split in all ways, with pauses
+    everywhere."""
     max_payload, max_read, boundary = sizes
     rng = random.Random(5)
     block, endpoint = await start(dut, rng, max_payload=max_payload, max_read_request=max_read, boundary=boundary)
@@ -315,7 +318,8 @@ async def interrupts(dut: Any) -> None:
 
 @cocotb.test()
 async def credit(dut: Any) -> None:
-    """Of reads that the endpoint does not answer, one gets through; writes pass the others, and what the endpoint sends else."""
+    """Of reads that the endpoint does not answer, one gets through; writes pass the others, and what the endpoint sends
+    else."""
     rng = random.Random(9)
     block, endpoint = await start(dut, rng)
     base, memory = host_memory(block)[0]

@@ -1,7 +1,8 @@
-"""What the PCIe benches share: cocotbext-pcie's root complex, a hard block on the pins of the block under test, the TLP monitor.
+"""What the PCIe benches share: cocotbext-pcie's root complex, a hard block on the pins of the block under test, the TLP
+monitor.
 
-The monitor sees every TLP between root complex and hard block, in both directions. Its complaints are kept, for an exception in one
-of the model's tasks would not end a test: :meth:`HardBlock.finish` raises them.
+The monitor sees every TLP between root complex and hard block, in both directions. Its complaints are kept, for an
+exception in one of the model's tasks would not end a test: :meth:`HardBlock.finish` raises them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cocotbext.pcie.core.caps import PciCapId
 from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpType
 from cocotbext.pcie.xilinx.us import UltraScalePlusPcieDevice
 from series7_model import Series7Device
-from support.tlp_monitor import TlpMonitor, TlpViolation
+from support.pcie.tlp_monitor import TlpMonitor, TlpViolation
 
 CLOCK_HZ = 250e6
 
@@ -91,7 +92,8 @@ class HardBlock:
         raise NotImplementedError
 
     def empty(self) -> None:
-        """Called while the link is down, each cycle for some time: take out of the model what it was in the middle of."""
+        """Called while the link is down, each cycle for some time: take out of the model what it was in the middle
+        of."""
         raise NotImplementedError
 
     def _watch(self) -> None:
@@ -127,7 +129,8 @@ class HardBlock:
                 self.violations.append(violation)
 
     def forget(self) -> None:
-        """The monitor forgets all requests under way; from now on it does not mind completions that nothing asked for."""
+        """The monitor forgets all requests under way; from now on it does not mind completions that nothing asked
+        for."""
         self.monitor.reset()
         self.forgotten = True
 
@@ -170,7 +173,8 @@ class HardBlock:
         await Timer(100, "ns")
 
     async def reset_link(self, forget: Callable[[], None] = lambda: None) -> None:
-        """Take the link down and up again; ``forget`` is called while it is down. Configuration is kept, as the model does."""
+        """Take the link down and up again; ``forget`` is called while it is down. Configuration is kept, as the model
+        does."""
         dut = self.dut
         dut.sys_reset.value = 0
         while link_is_up(dut):
@@ -279,9 +283,9 @@ async def watch_sent(dut: Any, channel: str) -> None:
 class TlpPort:
     """The endpoint's side of a pair of TLP streams (``rx`` from the block, ``tx`` to it), in Python.
 
-    ``received`` is called with the dwords of each TLP and whether it hits BAR0; TLPs marked with error are only counted, in
-    :attr:`errors`. ``send`` puts a TLP into the queue. There is no pause inside a TLP; ``stall`` and ``gap`` are probabilities of
-    a refused beat and of a pause between two TLPs.
+    ``received`` is called with the dwords of each TLP and whether it hits BAR0; TLPs marked with error are only
+    counted, in :attr:`errors`. ``send`` puts a TLP into the queue. There is no pause inside a TLP; ``stall`` and
+    ``gap`` are probabilities of a refused beat and of a pause between two TLPs.
     """
 
     def __init__(self, dut: Any, received: Any, rng: random.Random, *, stall: float = 0.0, gap: float = 0.0) -> None:

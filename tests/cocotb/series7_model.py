@@ -1,7 +1,7 @@
 """A model of the 7-series hard block PCIE_2_1 within its AXI wrapper, after PG054.
 
-It is our own, so it judges only what it was told of PG054. Configuration space, TLPs to bytes and back, and their checks are
-cocotbext-pcie's, and so are link and root complex.
+It is our own, so it judges only what it was told of PG054. Configuration space, TLPs to bytes and back, and their
+checks are cocotbext-pcie's, and so are link and root complex.
 """
 
 from __future__ import annotations

@@ -12,20 +12,21 @@ from typing import Any
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from support.cocotb_runner import run_bench
-from support.stream_block import FlatStream
+from support.benches.cocotb_runner import run_bench
+from support.benches.stream_block import FlatStream
 
-from systola_firmware.config import Config, preset
-from systola_hdl.accumulators import AccumulatorBuffer
-from systola_hdl.activation_memory import ActivationMemory
-from systola_hdl.interfaces import Bus
-from systola_hdl.link import Link
-from systola_hdl.lstm_cell import LstmCell
-from systola_hdl.lstm_cell_serial import SerialLstmCell
-from systola_hdl.post_unit import PostUnit
-from systola_hdl.streamer import Streamer
-from systola_hdl.systolic_array import SystolicArray
-from systola_hdl.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.presets import preset
+from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
+from systola_hdl.full.matmul.streamer import Streamer
+from systola_hdl.full.matmul.systolic_array import SystolicArray
+from systola_hdl.full.memory.activation_memory import ActivationMemory
+from systola_hdl.full.post.lstm.cell import LstmCell
+from systola_hdl.full.post.lstm.cell_serial import SerialLstmCell
+from systola_hdl.full.post.unit import PostUnit
+from systola_hdl.host.bus import Bus
+from systola_hdl.link.frames import Link
+from systola_hdl.link.uart import DIVISOR_BITS, UartReceiver, UartTransmitter
 
 HERE = Path(__file__).parent
 SMALL = {"activation_bytes": 1024, "weight_bytes": 4096, "accumulator_depth": 16}

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import Component, In, connect, flipped
-from support.cocotb_runner import run_bench
-from support.models import model_path
+from support.benches.cocotb_runner import run_bench
+from support.models.files import model_path
 
-from systola_firmware.config import preset
-from systola_hdl.pcie.device import PcieDevice
+from systola_firmware.spec.presets import preset
+from systola_hdl.pcie.adapters.series7 import Series7Adapter
+from systola_hdl.pcie.adapters.ultrascale import UltrascaleAdapter
 from systola_hdl.pcie.endpoint import TlpEndpoint
-from systola_hdl.pcie.series7 import Series7Adapter
-from systola_hdl.pcie.ultrascale import UltrascaleAdapter
+from systola_hdl.tops.pcie_device import PcieDevice
 
 HERE = Path(__file__).parent
 WINDOW_BITS = 20
@@ -85,7 +85,8 @@ def full(*arguments: object, marks: Sequence[Any] = ()) -> Any:
     return pytest.param(*arguments, marks=(pytest.mark.full, *marks))
 
 
-#: Transfers of a mebibyte, with pauses, take longer than any other test should that hangs. (A limit of the function would win.)
+#: Transfers of a mebibyte, with pauses, take longer than any other test should that hangs. (A limit of the function
+#: would win.)
 LONG = pytest.mark.timeout(5400)
 
 

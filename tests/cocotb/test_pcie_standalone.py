@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cocotb_runner import run_bench
+from support.benches.cocotb_runner import run_bench
 
 from systola_hdl.pcie.standalone import StandaloneEndpoint
 

@@ -7,14 +7,12 @@ import itertools
 
 import numpy as np
 import pytest
-from support.models import MLPERF_TINY, model_path
-from support.random_graphs import random_graph, random_input
+from support.graphs.random_graphs import random_graph, random_input
+from support.models.files import MLPERF_TINY, model_path
 
 from systola_firmware.compiler import compile_graph, compile_model
-from systola_firmware.config import Config, preset
-from systola_firmware.cost import predict
 from systola_firmware.errors import CompileError, DoesNotFit, UnsupportedModel
-from systola_firmware.graph import (
+from systola_firmware.ir.graph import (
     Add,
     Convolution,
     DepthwiseConvolution,
@@ -24,22 +22,26 @@ from systola_firmware.graph import (
     Padding,
     Pool,
     PoolKind,
-    Requantization,
     Reshape,
     Softmax,
     Tensor,
 )
-from systola_firmware.isa import ErrorCode, Opcode, decode_program
-from systola_firmware.passes import run_passes
-from systola_firmware.tflite_import import load_tflite
-from systola_sim.graph_model import evaluate
-from systola_sim.interpreter import Schedule, execute
+from systola_firmware.ir.passes import run_passes
+from systola_firmware.lowering.cost import predict
+from systola_firmware.numerics.requantization import Requantization
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import ErrorCode, Opcode, decode_program
+from systola_firmware.spec.presets import preset
+from systola_firmware.tflite.importer import load_tflite
+from systola_sim.golden.graph_model import evaluate
+from systola_sim.machine.interpreter import Schedule, execute
 
 CONFIGS = [preset(name) for name in ("tiny-4x4", "tiny-8x4", "ulx3s-85f", "wide-16x16")]
 
 
 def check(graph: Graph, config: Config, *, keep_tensors: bool, seed: int = 0) -> None:
-    """Compile, run twice on a memory full of garbage, under both extreme orders of events, and compare every element."""
+    """Compile, run twice on a memory full of garbage, under both extreme orders of events, and compare every
+    element."""
     program = compile_graph(graph, config, keep_tensors=keep_tensors)
     generator = np.random.default_rng(seed)
     weights = generator.integers(-128, 128, config.weight_bytes).astype(np.int8)

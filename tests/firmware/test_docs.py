@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from systola_firmware import isa, link, memory_map
 from systola_firmware.docs import PAGES, main
+from systola_firmware.spec import isa, link, memory_map
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.lstm_graphs import lstm_graph
-from support.models import DIGITS_LSTM, DIGITS_LSTM_TEST
+from support.graphs.lstm_graphs import lstm_graph
+from support.models.files import DIGITS_LSTM, DIGITS_LSTM_TEST
 
 import systola
-from systola.cli import main
-from systola.golden import GoldenTransport
-from systola_firmware import program_file
+from systola.commands.cli import main
+from systola.transports.golden import GoldenTransport
 from systola_firmware.compiler import compile_graph
-from systola_firmware.config import preset
-from systola_firmware.graph import Graph
-from systola_firmware.program import Program
-from systola_firmware.rebatch import rebatch
-from systola_sim.graph_model import evaluate
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.rebatch import rebatch
+from systola_firmware.spec import program_file
+from systola_firmware.spec.presets import preset
+from systola_firmware.spec.program import Program
+from systola_sim.golden.graph_model import evaluate
 
 CONFIG = preset("tiny-4x4")
 BATCH = 3

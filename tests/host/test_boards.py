@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from systola.boards import known_boards
-from systola_firmware.config import PRESETS
+from systola_firmware.spec.presets import PRESETS
 
 STATES = {"built in CI", "timing met", "only simulated"}
 PREPARED = {"litefury", "nitefury"}
@@ -40,7 +40,7 @@ def test_boards_are_described_in_full() -> None:
 def test_the_command_lists_them_without_amaranth() -> None:
     script = """
 import sys
-from systola.cli import app
+from systola.commands.cli import app
 app(["boards"], standalone_mode=False)
 assert not [name for name in sys.modules if name.partition(".")[0] in ("amaranth", "systola_boards", "systola_hdl")]
 """

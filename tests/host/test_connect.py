@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 import serial
-from support.terminal import Terminal, golden_device
+from support.links.terminal import Terminal, golden_device
 
 import systola
-from systola.serial_pipe import SerialPipe, _opening_sentence
-from systola_firmware.config import preset
+from systola.transports.serial import SerialPipe, _opening_sentence
+from systola_firmware.spec.presets import preset
 
 
 @pytest.fixture

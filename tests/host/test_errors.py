@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serial
-from support.builder import ModelBuilder, padding_code
-from support.models import DIGITS_MODEL
-from support.small_program import CHANNELS, small_program
-from support.terminal import Terminal, golden_device
+from support.links.terminal import Terminal, golden_device
+from support.models.builder import ModelBuilder, padding_code
+from support.models.files import DIGITS_MODEL
+from support.programs.small_program import CHANNELS, small_program
 
 from systola import connect
-from systola.cli import main
-from systola_firmware import program_file
-from systola_firmware.config import preset
-from systola_firmware.memory_map import Region, register_address
+from systola.commands.cli import main
+from systola_firmware.spec import program_file
+from systola_firmware.spec.memory_map import Region, register_address
+from systola_firmware.spec.presets import preset
 
 CONFIG = preset("tiny-4x4")
 #: Seconds for a command that fails at once, on a machine that does much else.

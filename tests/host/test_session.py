@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.small_program import CHANNELS, small_program
+from support.programs.small_program import CHANNELS, small_program
 
 import systola
-from systola.golden import GoldenTransport
-from systola_firmware.config import preset
-from systola_firmware.isa import VERSION
-from systola_firmware.memory_map import MARK_WORDS, Region, register_address
+from systola.transports.golden import GoldenTransport
+from systola_firmware.spec.isa import VERSION
+from systola_firmware.spec.memory_map import MARK_WORDS, Region, register_address
+from systola_firmware.spec.presets import preset
 
 CONFIG = preset("tiny-4x4")
 VALUES = np.array([[-128, -127, -1, 0, 1, 100, 126, 127]], dtype=np.int8)

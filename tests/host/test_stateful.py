@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.lstm_graphs import lstm_graph
-from support.random_lstm import lstm_model
+from support.graphs.lstm_graphs import lstm_graph
+from support.models.random_lstm import lstm_model
 
 import systola
-from systola.cli import main
-from systola.golden import GoldenTransport
-from systola.reports import recurrence_table
-from systola_firmware import program_file
+from systola.commands.cli import main
+from systola.commands.reports import recurrence_table
+from systola.transports.golden import GoldenTransport
 from systola_firmware.compiler import compile_graph
-from systola_firmware.config import preset
-from systola_firmware.graph import Graph
-from systola_firmware.isa import Opcode
-from systola_firmware.memory_map import COUNTERS, MARK_WORDS, Region, register_address
-from systola_firmware.program import Program
-from systola_sim.graph_model import evaluate
-from systola_sim.lstm_layer import LstmStates
+from systola_firmware.ir.graph import Graph
+from systola_firmware.spec import program_file
+from systola_firmware.spec.isa import Opcode
+from systola_firmware.spec.memory_map import COUNTERS, MARK_WORDS, Region, register_address
+from systola_firmware.spec.presets import preset
+from systola_firmware.spec.program import Program
+from systola_sim.golden.graph_model import evaluate
+from systola_sim.golden.lstm_layer import LstmStates
 
 CONFIG = preset("tiny-4x4")
 PIECES = 5
@@ -161,7 +161,7 @@ class Traced(GoldenTransport):
 
 
 def test_a_recurrence_is_told_apart_from_the_product_with_the_inputs(graph: Graph) -> None:
-    from systola.benchmark import measure
+    from systola.measure.benchmark import measure
 
     device = systola.Device(Traced(CONFIG))
     session = device.load(compile_graph(graph, CONFIG))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.linux_guest import build, missing
+from support.pcie.linux_guest import build, missing
 
 
 @pytest.fixture(scope="session")

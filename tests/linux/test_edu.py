@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.linux_guest import start
+from support.pcie.linux_guest import start
 
 #: Checks that the guest's script makes in each machine, at least.
 _MACHINES = {

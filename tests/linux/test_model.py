@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.agreement import sets_for
-from support.linux_guest import build, missing, start
-from support.models import DIGITS_MODEL
-from support.oracle import Oracle
-from support.qemu_proxy import Command, GuestMemory, ProxyServer
+from support.models.files import DIGITS_MODEL
+from support.oracle.agreement import sets_for
+from support.oracle.tflm import Oracle
+from support.pcie.linux_guest import build, missing, start
+from support.pcie.qemu_proxy import Command, GuestMemory, ProxyServer
 
 import systola
-from systola.pcie.simulated import GoldenFunction, SimulatedFunction
-from systola.pcie.verilated import VerilatedFunction
-from systola_firmware import program_file
-from systola_firmware.config import Config, preset
+from systola.transports.pcie.simulated import GoldenFunction, SimulatedFunction
+from systola.transports.pcie.verilated import VerilatedFunction
+from systola_firmware.spec import program_file
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.presets import preset
 
 #: Inferences.
 _INPUTS = 12
@@ -69,7 +70,8 @@ def _check(console: str, server: ProxyServer, memory: GuestMemory) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("kind", [GoldenFunction, VerilatedFunction], ids=["golden", "gateware"])
 def test_the_driver_in_a_guest(kind: type[GoldenFunction] | type[VerilatedFunction], tmp_path: Path) -> None:
-    """``gateware``: the unchanged driver in a kernel that is not ours; engine, DMA engine and TLP endpoint are in Verilator."""
+    """``gateware``: the unchanged driver in a kernel that is not ours; engine, DMA engine and TLP endpoint are in
+    Verilator."""
     reason = missing()
     if reason is not None:
         pytest.skip(reason)

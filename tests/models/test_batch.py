@@ -1,4 +1,5 @@
-"""Inferences side by side in one program: answers are TFLM's whatever the grouping, and an LSTM shares its loads of weights."""
+"""Inferences side by side in one program: answers are TFLM's whatever the grouping, and an LSTM shares its loads of
+weights."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.agreement import check_outputs, sets_for
-from support.models import DIGITS_LSTM, DIGITS_MODEL, model_path
-from support.oracle import Oracle
-from support.random_lstm import lstm_model
-from support.random_models import graph_model, random_model
+from support.models.files import DIGITS_LSTM, DIGITS_MODEL, model_path
+from support.models.random_lstm import lstm_model
+from support.models.random_models import graph_model, random_model
+from support.oracle.agreement import check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

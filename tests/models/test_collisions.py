@@ -1,7 +1,8 @@
-"""No answer depends on a word of block RAM that is read in the cycle in which it is written: synthesis does not promise what it is.
+"""No answer depends on a word of block RAM that is read in the cycle in which it is written: synthesis does not promise
+what it is.
 
-Every whole board here has memories that then deliver the complement of what Amaranth's simulation, the other tests and the
-Verilated boards would (:mod:`support.collisions`); so has the board on PCIe, in ``test_pcie_gateware.py``.
+Every whole board here has memories that then deliver the complement of what Amaranth's simulation, the other tests and
+the Verilated boards would (:mod:`support.benches.collisions`); so has the board on PCIe, in ``test_pcie_gateware.py``.
 """
 
 import re
@@ -12,16 +13,17 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
-from support.agreement import check_intermediates, check_model, check_outputs, sets_for
-from support.collisions import colliding_library, colliding_verilog
-from support.models import DIGITS_LSTM, DIGITS_MODEL
-from support.oracle import Oracle
-from support.random_models import graph_model, random_model
+from support.benches.collisions import colliding_library, colliding_verilog
+from support.models.files import DIGITS_LSTM, DIGITS_MODEL
+from support.models.random_models import graph_model, random_model
+from support.oracle.agreement import check_intermediates, check_model, check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
-from systola.link_transport import LinkTransport
-from systola_firmware.config import Config, preset
-from systola_sim.verilated_board import VerilatedBoard
+from systola.transports.link import LinkTransport
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.presets import preset
+from systola_sim.verilated.board import VerilatedBoard
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.agreement import check_intermediates, check_model, check_outputs, sets_for
-from support.models import DIGITS_MODEL, model_path
-from support.oracle import Oracle
-from support.random_models import OPERATORS, graph_model, operator_model, random_model
+from support.models.files import DIGITS_MODEL, model_path
+from support.models.random_models import OPERATORS, graph_model, operator_model, random_model
+from support.oracle.agreement import check_intermediates, check_model, check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.agreement import assert_equal, check_intermediates, check_model, check_outputs, sets_for
-from support.inputs import random_input
-from support.models import LSTM_MODELS, model_path
-from support.oracle import Oracle
-from support.random_lstm import lstm_model
+from support.models.files import LSTM_MODELS, model_path
+from support.models.inputs import random_input
+from support.models.random_lstm import lstm_model
+from support.oracle.agreement import assert_equal, check_intermediates, check_model, check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

@@ -1,4 +1,5 @@
-"""A time step of an LSTM of 128 units by the hardware's own counters, against the weight memory's speed; answers against golden."""
+"""A time step of an LSTM of 128 units by the hardware's own counters, against the weight memory's speed; answers
+against golden."""
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.inputs import random_input
+from support.models.inputs import random_input
 
 import systola
-from systola.benchmark import Record, step_bound
-from systola.reports import batch_table
-from systola.synthetic import BATCHES, UNITS, compile_lstm, lstm_graph, measure_lstm
-from systola_firmware.config import preset
+from systola.commands.reports import batch_table
+from systola.measure.benchmark import Record, step_bound
+from systola.measure.synthetic import BATCHES, UNITS, compile_lstm, lstm_graph, measure_lstm
+from systola_firmware.spec.presets import preset
 
 #: Few: the recurrence is one loop whose steps cost the same, but for the first, which waits for no LSTM.
 STEPS = 4

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.agreement import check_intermediates, check_outputs, sets_for
-from support.models import MLPERF_TINY, SUPPORTED_MODELS, model_path
-from support.oracle import Oracle
+from support.models.files import MLPERF_TINY, SUPPORTED_MODELS, model_path
+from support.oracle.agreement import check_intermediates, check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

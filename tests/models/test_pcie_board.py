@@ -1,12 +1,13 @@
-"""Whole models over PCIe, by the driver that real devices have: blocks by DMA, inferences in flight, answers bit for bit."""
+"""Whole models over PCIe, by the driver that real devices have: blocks by DMA, inferences in flight, answers bit for
+bit."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.agreement import check_intermediates, check_outputs, sets_for
-from support.models import DIGITS_LSTM, DIGITS_MODEL, model_path
-from support.oracle import Oracle
+from support.models.files import DIGITS_LSTM, DIGITS_MODEL, model_path
+from support.oracle.agreement import check_intermediates, check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

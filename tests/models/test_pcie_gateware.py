@@ -1,6 +1,8 @@
-"""The driver before the real gateware: DMA engine and TLP endpoint in Verilator; every packet passes the project's monitor.
+"""The driver before the real gateware: DMA engine and TLP endpoint in Verilator; every packet passes the project's
+monitor.
 
-The board's memories are those of :mod:`support.collisions`: no answer may depend on a word that is read while it is written.
+The board's memories are those of :mod:`support.benches.collisions`: no answer may depend on a word that is read while
+it is written.
 """
 
 from __future__ import annotations
@@ -10,23 +12,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support.agreement import check_outputs, sets_for
-from support.collisions import colliding_pcie_library
-from support.models import DIGITS_MODEL, model_path
-from support.oracle import Oracle
-from support.tlp_monitor import TlpMonitor
+from support.benches.collisions import colliding_pcie_library
+from support.models.files import DIGITS_MODEL, model_path
+from support.oracle.agreement import check_outputs, sets_for
+from support.oracle.tflm import Oracle
+from support.pcie.tlp_monitor import TlpMonitor
 
 import systola
-from systola.pcie import verilated
-from systola.pcie.simulated import BufferMemory
-from systola.pcie.transport import PcieTransport
-from systola.pcie.verilated import VerilatedFunction
-from systola_firmware.config import preset
-from systola_firmware.dma import DmaError
-from systola_firmware.memory_map import Region
-from systola_hdl.pcie.simulation_top import FUNCTION_ID
-from systola_sim.dma_model import TransferError
-from systola_sim.pcie_harness import pcie_library
+from systola.transports.pcie import verilated
+from systola.transports.pcie.simulated import BufferMemory
+from systola.transports.pcie.transport import PcieTransport
+from systola.transports.pcie.verilated import VerilatedFunction
+from systola_firmware.spec.dma import DmaError
+from systola_firmware.spec.memory_map import Region
+from systola_firmware.spec.presets import preset
+from systola_hdl.tops.pcie_simulation import FUNCTION_ID
+from systola_sim.machine.dma_model import TransferError
+from systola_sim.verilated.pcie_harness import pcie_library
 
 CONFIG = preset("tiny-8x4-dma")
 PATIENCE = 60.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.agreement import check_intermediates, check_model, sets_for
-from support.oracle import Oracle
-from support.random_models import OPERATORS, RandomModel, graph_model, operator_model, random_model
+from support.models.random_models import OPERATORS, RandomModel, graph_model, operator_model, random_model
+from support.oracle.agreement import check_intermediates, check_model, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
 

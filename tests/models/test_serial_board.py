@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from support.agreement import check_outputs, sets_for
-from support.models import DIGITS_MODEL, model_path
-from support.oracle import Oracle
+from support.models.files import DIGITS_MODEL, model_path
+from support.oracle.agreement import check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 import systola
-from systola_firmware.config import preset
-from systola_sim.virtual_board import VirtualBoard
+from systola_firmware.spec.presets import preset
+from systola_sim.verilated.virtual_board import VirtualBoard
 
 #: Clock cycles a bit of the quick line: less than a real one, so that tens of kilobytes of weights take seconds.
 QUICK_DIVISOR = 5

@@ -3,21 +3,22 @@
 from amaranth.hdl import Cat, Module, ResetInserter
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from systola_firmware.config import Config
-from systola_firmware.isa import WATCHDOG_CYCLES
-from systola_hdl.compact.activation_memory import CompactActivationMemory
-from systola_hdl.compact.control_plane import ControlPlane
-from systola_hdl.compact.decoder import CompactDecoder
-from systola_hdl.compact.matmul_unit import CompactMatmulUnit
-from systola_hdl.compact.post_unit import CompactPostUnit
-from systola_hdl.compact.weight_memory import CompactWeightMemory
-from systola_hdl.interfaces import Bus
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import WATCHDOG_CYCLES
+from systola_hdl.compact.control.bus_decoder import BusDecoder
+from systola_hdl.compact.control.plane import ControlPlane
+from systola_hdl.compact.matmul.unit import MatmulUnit
+from systola_hdl.compact.memory.activation_memory import ActivationMemory
+from systola_hdl.compact.memory.weight_memory import WeightMemory
+from systola_hdl.compact.post.unit import PostUnit
+from systola_hdl.host.bus import Bus
 
-__all__ = ["CompactEngine"]
+__all__ = ["Engine"]
 
 
-class CompactEngine(Component):
-    """What :class:`~systola_hdl.engine.Engine` is, with the same ports and the same answers; but LSTM is an unknown opcode.
+class Engine(Component):
+    """What :class:`~systola_hdl.full.engine.Engine` is, with the same ports and the same answers; but LSTM is an
+    unknown opcode.
 
     Parameters
     ----------
@@ -50,12 +51,12 @@ class CompactEngine(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         config = self._config
-        m.submodules.decoder = decoder = CompactDecoder(config)
+        m.submodules.decoder = decoder = BusDecoder(config)
         m.submodules.control = control = ControlPlane(config, watchdog_cycles=self._watchdog_cycles)
-        m.submodules.activation = activation = CompactActivationMemory(config)
-        m.submodules.weight = weight = CompactWeightMemory(config)
+        m.submodules.activation = activation = ActivationMemory(config)
+        m.submodules.weight = weight = WeightMemory(config)
         # After an error the units start anew; the memories do not, they only answer what they were asked before.
-        matmul, post = CompactMatmulUnit(config), CompactPostUnit(config)
+        matmul, post = MatmulUnit(config), PostUnit(config)
         m.submodules.matmul = ResetInserter(control.unit_reset)(matmul)
         m.submodules.post = ResetInserter(control.unit_reset)(post)
         connect(m, flipped(self.bus), decoder.bus)

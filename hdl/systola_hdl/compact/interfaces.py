@@ -1,17 +1,20 @@
 """Signatures through which the blocks of the compact engine meet. Directions are those of the initiator (the client).
 
-All are in the ``sync`` domain. A request is transferred in a cycle with ``valid & ready``; ``valid`` never waits for ``ready``, and
-what goes with it is stable until then. Reads of the activation and the weight memory use
-:class:`~systola_hdl.interfaces.ActivationRead` and :class:`~systola_hdl.interfaces.WeightRead` unchanged.
+All are in the ``sync`` domain. A request is transferred in a cycle with ``valid & ready``; ``valid`` never waits for
+``ready``, and what goes with it is stable until then. Reads of the activation and the weight memory use
+:class:`~systola_hdl.common.memory_ports.ActivationRead` and :class:`~systola_hdl.common.memory_ports.WeightRead`
+unchanged.
 
 ============================  ==================================================================================
 component                     ports (all flipped here, where the component is the target)
 ============================  ==================================================================================
-``CompactActivationMemory``   ``read_stream``, ``read_post``: ActivationRead; ``write``: CompactWrite; ``host``: HostAccess
-``CompactWeightMemory``       ``fetch``: ProgramFetch; ``read_post``, ``read_loader``: WeightRead; ``host``: HostAccess
-``CompactMatmulUnit``         ``control``: CompactControl; ``drain``: CompactDrain; ``activation``, ``weights`` to the memories;
-                              ``array_busy``, ``wait_weights``, ``wait_activations``, ``wait_post``: events, at most one a cycle
-``CompactPostUnit``           ``control``: CompactControl; ``drain``, ``activation_read``, ``activation_write``, ``weights``
+``ActivationMemory``   ``read_stream``, ``read_post``: ActivationRead; ``write``: ActivationWrite;
+                       ``host``: HostAccess
+``WeightMemory``       ``fetch``: ProgramFetch; ``read_post``, ``read_loader``: WeightRead; ``host``: HostAccess
+``MatmulUnit``         ``control``: UnitControl; ``drain``: AccumulatorDrain; ``activation``, ``weights``: memories;
+                              ``array_busy``, ``wait_weights``, ``wait_activations``, ``wait_post``: events, at most one
+                              a cycle
+``PostUnit``           ``control``: UnitControl; ``drain``, ``activation_read``, ``activation_write``, ``weights``
 ============================  ==================================================================================
 """
 
@@ -21,18 +24,18 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
-from systola_firmware.config import Config
-from systola_firmware.isa import MAX_PAYLOAD_WORDS, WORD_BITS
-from systola_hdl.interfaces import ERROR_CODE
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import MAX_PAYLOAD_WORDS, WORD_BITS
+from systola_hdl.common.layouts import ERROR_CODE
 
 __all__ = [
     "OPCODE_BITS",
     "WORD_INDEX",
-    "CompactControl",
-    "CompactDrain",
-    "CompactWrite",
+    "AccumulatorDrain",
+    "ActivationWrite",
     "HostAccess",
     "ProgramFetch",
+    "UnitControl",
     "stored_words",
 ]
 
@@ -47,23 +50,23 @@ def stored_words(config: Config) -> int:
     return config.weight_bytes // 4 + config.program_words
 
 
-class CompactControl(Signature):
+class UnitControl(Signature):
     """Between sequencer (initiator) and an execution unit, which holds one instruction at a time.
 
     ``word_valid``, ``word``, ``word_index``
-        The payload words of the next instruction, in order from index 0, pushed only while the unit is not ``busy``; it always
-        takes them. Any number of cycles may lie between two words, and between the last word and ``start``.
+        The payload words of the next instruction, in order from index 0, pushed only while the unit is not ``busy``; it
+        always takes them. Any number of cycles may lie between two words, and between the last word and ``start``.
     ``start``, ``opcode``
-        For one cycle, after the last word: execute what was pushed; tokens are taken. ``opcode`` is valid from the first word
-        up to and including that cycle, and is always one of the unit's own.
+        For one cycle, after the last word: execute what was pushed; tokens are taken. ``opcode`` is valid from the
+        first word up to and including that cycle, and is always one of the unit's own.
     ``busy``
         From the cycle after ``start`` up to and including the cycle of ``done``; after an ``error``, until reset.
     ``done``
         For one cycle: complete, as ``docs/isa.md`` says for each opcode. ``word_valid`` may follow in the next cycle.
     ``error``, ``error_code``
-        ``error`` for one cycle: the instruction broke a rule; ``error_code`` is valid from then until reset. The unit writes
-        nothing more and waits for reset (``ResetInserter``). Everything the instruction writes before the place of the error has
-        been handed to the memory by then.
+        ``error`` for one cycle: the instruction broke a rule; ``error_code`` is valid from then until reset. The unit
+        writes nothing more and waits for reset (``ResetInserter``). Everything the instruction writes before the place
+        of the error has been handed to the memory by then.
     """
 
     def __init__(self) -> None:
@@ -82,11 +85,11 @@ class CompactControl(Signature):
         )
 
 
-class CompactWrite(Signature):
+class ActivationWrite(Signature):
     """Client of the activation memory's write port: an aligned word of 4 bytes, byte ``i`` written if ``mask[i]``.
 
-    ``address`` counts words and lies inside the memory. A read accepted at least ``CompactActivationMemory.write_latency`` cycles
-    after the write's ``valid & ready`` sees the new data.
+    ``address`` counts words and lies inside the memory. A read accepted at least ``ActivationMemory.write_latency``
+    cycles after the write's ``valid & ready`` sees the new data.
     """
 
     def __init__(self, config: Config) -> None:
@@ -101,16 +104,16 @@ class CompactWrite(Signature):
         )
 
 
-class CompactDrain(Signature):
+class AccumulatorDrain(Signature):
     """How the post-processor empties the accumulators; initiator is the post-processor.
 
     While ``full``, the next half to be drained (in the order they were filled) is readable: ``position`` is taken when
     ``valid & ready``; ``data``, the int32 of every column there, comes with ``data_valid`` exactly
-    ``CompactMatmulUnit.drain_latency`` cycles later, in order, and cannot be refused; it is there for that cycle only. ``valid``
-    only while ``full``.
+    ``MatmulUnit.drain_latency`` cycles later, in order, and cannot be refused; it is there for that cycle only.
+    ``valid`` only while ``full``.
 
-    ``release`` for one cycle frees that half, after ``data`` of every position wanted has come; ``full`` in the next cycle is
-    about the following half.
+    ``release`` for one cycle frees that half, after ``data`` of every position wanted has come; ``full`` in the next
+    cycle is about the following half.
     """
 
     def __init__(self, config: Config) -> None:
@@ -131,7 +134,7 @@ class ProgramFetch(Signature):
     """Client of the program's words in the weight memory.
 
     ``address`` counts words of the program and lies inside it; ``data`` comes with ``data_valid``
-    ``CompactWeightMemory.fetch_latency`` cycles after ``valid & ready``, for that cycle only.
+    ``WeightMemory.fetch_latency`` cycles after ``valid & ready``, for that cycle only.
     """
 
     def __init__(self, config: Config) -> None:
@@ -149,9 +152,10 @@ class ProgramFetch(Signature):
 class HostAccess(Signature):
     """The host's access to a memory of ``words`` words of 32 bits, one at a time; initiator is the bus decoder.
 
-    ``valid`` stays, with ``address`` (in words, inside the memory), ``write`` and ``data``, up to and including the cycle of
-    ``done``; the next access may begin in the cycle after. In that cycle a write has been made or is being made (an access after it
-    sees it), and ``read_data`` is the word of a read (anything for a write). The memory serves it when nobody else wants its port.
+    ``valid`` stays, with ``address`` (in words, inside the memory), ``write`` and ``data``, up to and including the
+    cycle of ``done``; the next access may begin in the cycle after. In that cycle a write has been made or is being
+    made (an access after it sees it), and ``read_data`` is the word of a read (anything for a write). The memory serves
+    it when nobody else wants its port.
     """
 
     def __init__(self, words: int) -> None:

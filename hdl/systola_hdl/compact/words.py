@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Value
 
-from systola_firmware.isa import INSTRUCTIONS, Opcode
+from systola_firmware.spec.isa import INSTRUCTIONS, Opcode
 
 __all__ = ["field_of", "word_of"]
 

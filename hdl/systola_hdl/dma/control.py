@@ -7,9 +7,9 @@ from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.dma import DmaError, DmaFlag, DmaKind
+from systola_firmware.spec.dma import DmaError, DmaFlag, DmaKind
 from systola_hdl.dma.layouts import JOB, MOVE
-from systola_hdl.host_port import DMA_ERROR, HostMemory
+from systola_hdl.host.host_port import DMA_ERROR, HostMemory
 
 __all__ = ["Control"]
 
@@ -28,8 +28,9 @@ class _Awaits(enum.IntEnum):
 class Control(Component):
     """Start each job when what it needs is there; take note of its completion, in order.
 
-    A mover works on one transfer at a time. What is written to the host is complete later, so that the next job begins before; a
-    program that runs too, but only transfers with OVERLAP begin before it has ended. A job of records waits for everything.
+    A mover works on one transfer at a time. What is written to the host is complete later, so that the next job begins
+    before; a program that runs too, but only transfers with OVERLAP begin before it has ended. A job of records waits
+    for everything.
 
     Members
     -------

@@ -7,9 +7,9 @@ from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from systola_firmware.config import Config
-from systola_firmware.memory_map import COUNTERS, region_bytes
-from systola_hdl.counters import COUNTER_LAYOUT
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.memory_map import COUNTERS, region_bytes
+from systola_hdl.common.memory_ports import BeatRead, BeatWrite
 from systola_hdl.dma.control import Control
 from systola_hdl.dma.inbound import Inbound
 from systola_hdl.dma.layouts import JOB, MEMORIES
@@ -19,8 +19,9 @@ from systola_hdl.dma.read_port import ReadPort
 from systola_hdl.dma.record_writer import RecordWriter
 from systola_hdl.dma.registers import DmaRegisters
 from systola_hdl.dma.ring_reader import RingReader
-from systola_hdl.host_port import HostMemory
-from systola_hdl.interfaces import BeatRead, BeatWrite, Bus
+from systola_hdl.host.bus import Bus
+from systola_hdl.host.counters import COUNTER_LAYOUT
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["ENGINE_STATE", "DmaEngine"]
 
@@ -32,7 +33,7 @@ _AHEAD = 4
 
 
 class DmaEngine(Component):
-    """Executes descriptors as :mod:`systola_firmware.dma` describes them.
+    """Executes descriptors as :mod:`systola_firmware.spec.dma` describes them.
 
         ring reader ─▶ preparation ─▶ queue ─▶ control ─▶ inbound, outbound, engine, record writer
              └───────────┴─▶ read port ─▶ host memory
@@ -43,7 +44,8 @@ class DmaEngine(Component):
         The host's access to the DMA region.
     host: In(HostMemory())
         The link; the DMA engine is its target.
-    write_program, write_activation, write_weight: Out(BeatWrite), read_program, read_activation, read_weight: Out(BeatRead)
+    write_program, write_activation, write_weight: Out(BeatWrite), read_program, read_activation, read_weight:
+    Out(BeatRead)
         The engine's memories.
     start: Out(1), start_address: Out(32)
         Start the program; ``busy`` is high from the next cycle on.

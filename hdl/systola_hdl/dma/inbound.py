@@ -6,12 +6,12 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.config import DMA_BEAT_BYTES, Config
-from systola_firmware.dma import LENGTH_BITS
-from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_firmware.spec.config import DMA_BEAT_BYTES, Config
+from systola_firmware.spec.dma import LENGTH_BITS
+from systola_firmware.spec.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_hdl.common.memory_ports import BeatWrite
 from systola_hdl.dma.layouts import MEMORIES, MOVE
-from systola_hdl.host_port import DMA_ERROR, HostMemory
-from systola_hdl.interfaces import BeatWrite
+from systola_hdl.host.host_port import DMA_ERROR, HostMemory
 
 __all__ = ["Inbound", "beat_mask"]
 
@@ -24,8 +24,8 @@ def beat_mask(left: Value) -> Value:
 class Inbound(Component):
     """A beat a cycle, two cycles after it came, while data comes and the memory takes it.
 
-    The activation memory takes a beat at any byte. Program and weights take aligned ones, so that beats for an odd word are put
-    together from halves: byte ``i`` of the transfer still goes to ``device_address + i``.
+    The activation memory takes a beat at any byte. Program and weights take aligned ones, so that beats for an odd word
+    are put together from halves: byte ``i`` of the transfer still goes to ``device_address + i``.
 
     Members
     -------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from amaranth.lib import data
 
-from systola_firmware.dma import DESCRIPTOR_WORDS, LENGTH_BITS
-from systola_firmware.memory_map import Region
-from systola_hdl.host_port import DMA_ERROR
-from systola_hdl.layouts import words_layout
+from systola_firmware.spec.dma import DESCRIPTOR_WORDS, LENGTH_BITS
+from systola_firmware.spec.memory_map import Region
+from systola_hdl.common.layouts import words_layout
+from systola_hdl.host.host_port import DMA_ERROR
 
 __all__ = ["DESCRIPTOR", "JOB", "MEMORIES", "MOVE"]
 

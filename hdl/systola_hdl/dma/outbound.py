@@ -7,16 +7,17 @@ from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.config import DMA_BEAT_BYTES, Config
-from systola_firmware.dma import LENGTH_BITS
-from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_firmware.spec.config import DMA_BEAT_BYTES, Config
+from systola_firmware.spec.dma import LENGTH_BITS
+from systola_firmware.spec.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_hdl.common.memory_ports import BeatRead
 from systola_hdl.dma.layouts import MEMORIES, MOVE
-from systola_hdl.host_port import HostMemory
-from systola_hdl.interfaces import BeatRead
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["QUEUE_DEPTH", "Outbound"]
 
-#: Beats on their way from a memory or waiting: more than the cycles from a request to its beat here, so that one goes every cycle.
+#: Beats on their way from a memory or waiting: more than the cycles from a request to its beat here, so that one goes
+#: every cycle.
 QUEUE_DEPTH = 16
 
 

@@ -6,11 +6,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.config import Config
-from systola_firmware.dma import LENGTH_BITS, DmaError, DmaFlag, DmaKind
-from systola_firmware.memory_map import REGION_SHIFT, Region, region_bytes
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.dma import LENGTH_BITS, DmaError, DmaFlag, DmaKind
+from systola_firmware.spec.memory_map import REGION_SHIFT, Region, region_bytes
 from systola_hdl.dma.layouts import JOB, MEMORIES
-from systola_hdl.host_port import HostMemory
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["Preparation"]
 

@@ -5,7 +5,7 @@ from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_hdl.host_port import HostMemory
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["OUTSTANDING", "ReadPort"]
 

@@ -4,9 +4,9 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.config import DMA_BEAT_BYTES
-from systola_firmware.dma import RECORD_BYTES, RECORD_WORDS
-from systola_hdl.host_port import HostMemory
+from systola_firmware.spec.config import DMA_BEAT_BYTES
+from systola_firmware.spec.dma import RECORD_BYTES, RECORD_WORDS
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["RECORD", "RecordWriter"]
 

@@ -1,19 +1,19 @@
-"""The DMA engine's registers, laid out by ``systola_firmware.memory_map``."""
+"""The DMA engine's registers, laid out by ``systola_firmware.spec.memory_map``."""
 
 from amaranth.hdl import Array, Cat, Const, Module
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from systola_firmware.memory_map import DMA_IDENTITY, DMA_REGISTERS, DMA_STATUS_ERROR_SHIFT, Access, DmaControl
-from systola_hdl.bus_target import BusTarget
-from systola_hdl.host_port import DMA_ERROR
-from systola_hdl.interfaces import Bus
+from systola_firmware.spec.memory_map import DMA_IDENTITY, DMA_REGISTERS, DMA_STATUS_ERROR_SHIFT, Access, DmaControl
+from systola_hdl.host.bus import Bus
+from systola_hdl.host.bus_target import BusTarget
+from systola_hdl.host.host_port import DMA_ERROR
 
 __all__ = ["DmaRegisters"]
 
 
 class DmaRegisters(Component):
-    """Registers of :data:`~systola_firmware.memory_map.DMA_REGISTERS`. Writing one that is read-only does nothing.
+    """Registers of :data:`~systola_firmware.spec.memory_map.DMA_REGISTERS`. Writing one that is read-only does nothing.
 
     Members
     -------

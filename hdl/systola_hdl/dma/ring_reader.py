@@ -6,10 +6,10 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from systola_firmware.config import DMA_BEAT_BYTES
-from systola_firmware.dma import DESCRIPTOR_BYTES, DmaError
+from systola_firmware.spec.config import DMA_BEAT_BYTES
+from systola_firmware.spec.dma import DESCRIPTOR_BYTES, DmaError
 from systola_hdl.dma.layouts import DESCRIPTOR, JOB
-from systola_hdl.host_port import HostMemory
+from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["BATCH", "DEPTH", "RingReader"]
 
@@ -24,8 +24,8 @@ _BEATS = DESCRIPTOR_BYTES // DMA_BEAT_BYTES
 class RingReader(Component):
     """Read what the doorbell announces, up to :data:`BATCH` descriptors at once, and present them in order.
 
-    A batch ends at the ring's end. A ring that cannot be right, a link that is down and a read that fails are presented as a job
-    with that error, after all descriptors before it; nothing follows until reset.
+    A batch ends at the ring's end. A ring that cannot be right, a link that is down and a read that fails are presented
+    as a job with that error, after all descriptors before it; nothing follows until reset.
 
     Members
     -------

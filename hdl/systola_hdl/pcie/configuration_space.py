@@ -5,9 +5,9 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.pcie import CLASS_CODE, DEVICE_ID, REVISION_ID, VENDOR_ID
-from systola_hdl.pcie.configuration_access import ConfigurationAccess
-from systola_hdl.pcie.stream import FunctionState
+from systola_firmware.spec.pcie import CLASS_CODE, DEVICE_ID, REVISION_ID, VENDOR_ID
+from systola_hdl.pcie.tlp.configuration_access import ConfigurationAccess
+from systola_hdl.pcie.tlp.stream import FunctionState
 
 __all__ = ["ConfigurationSpace"]
 
@@ -38,7 +38,8 @@ _FIXED: dict[int, tuple[int, int, int]] = {
 
 
 class ConfigurationSpace(Component):
-    """Type 0 header with BAR0 (32 bits, not prefetchable), MSI and PCI Express capabilities; 4 KiB, zero where nothing is.
+    """Type 0 header with BAR0 (32 bits, not prefetchable), MSI and PCI Express capabilities; 4 KiB, zero where nothing
+    is.
 
     There is no power management capability and no expansion ROM. Errors set Device Status; no error message is sent.
     Payloads are of at most 256 bytes, whatever greater size is written.

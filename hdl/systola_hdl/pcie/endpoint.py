@@ -5,21 +5,22 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from systola_hdl.host_port import HostPort
-from systola_hdl.pcie.completer import TlpCompleter, checked_window
-from systola_hdl.pcie.configuration_access import ConfigurationAccess
-from systola_hdl.pcie.interrupter import Interrupter
-from systola_hdl.pcie.read_drain import checked_timeout
-from systola_hdl.pcie.read_requester import ReadRequester
-from systola_hdl.pcie.receiver import TlpReceiver
-from systola_hdl.pcie.slots import checked_slots
-from systola_hdl.pcie.stream import FunctionState, TlpStream
-from systola_hdl.pcie.transmitter import TlpTransmitter
-from systola_hdl.pcie.write_requester import WriteRequester
+from systola_hdl.host.host_port import HostPort
+from systola_hdl.pcie.tlp.completer import TlpCompleter, checked_window
+from systola_hdl.pcie.tlp.configuration_access import ConfigurationAccess
+from systola_hdl.pcie.tlp.interrupter import Interrupter
+from systola_hdl.pcie.tlp.read_drain import checked_timeout
+from systola_hdl.pcie.tlp.read_requester import ReadRequester
+from systola_hdl.pcie.tlp.receiver import TlpReceiver
+from systola_hdl.pcie.tlp.slots import checked_slots
+from systola_hdl.pcie.tlp.stream import FunctionState, TlpStream
+from systola_hdl.pcie.tlp.transmitter import TlpTransmitter
+from systola_hdl.pcie.tlp.write_requester import WriteRequester
 
 __all__ = ["TlpEndpoint"]
 
-#: 10 ms at 250 MHz; 40 ms at the 62.5 MHz of the smallest links. The standard wants 50 µs to 50 ms, and rather 10 ms and more.
+#: 10 ms at 250 MHz; 40 ms at the 62.5 MHz of the smallest links. The standard wants 50 µs to 50 ms, and rather 10 ms
+#: and more.
 DEFAULT_TIMEOUT = 2_500_000
 
 
@@ -33,19 +34,19 @@ class TlpEndpoint(Component):
         write, write_data ──▶ aligner ─ memory writes ─▶ transmitter ─▶ tx
         interrupt ──▶ interrupter ─────────────────┘
 
-    What leaves ``tx`` leaves it in the order in which it was handed to the transmitter: a write before its ``write_done``,
-    so before the interrupt that follows; and a write that is done before any later completion.
+    What leaves ``tx`` leaves it in the order in which it was handed to the transmitter: a write before its
+    ``write_done``, so before the interrupt that follows; and a write that is done before any later completion.
 
-    What it does with each received TLP is in :class:`~systola_hdl.pcie.receiver.TlpReceiver`,
-    :class:`~systola_hdl.pcie.completer.TlpCompleter` and :class:`~systola_hdl.pcie.slots.ReadSlots`.
+    What it does with each received TLP is in :class:`~systola_hdl.pcie.tlp.receiver.TlpReceiver`,
+    :class:`~systola_hdl.pcie.tlp.completer.TlpCompleter` and :class:`~systola_hdl.pcie.tlp.slots.ReadSlots`.
 
-    Payload that passes per cycle, at a payload of 256 bytes: 7.5 bytes to the host (34 beats for 256 bytes); from the host what its
-    completions allow, of 256 bytes as much, of 64 bytes 6.4 (10 beats for 64 bytes).
+    Payload that passes per cycle, at a payload of 256 bytes: 7.5 bytes to the host (34 beats for 256 bytes); from the
+    host what its completions allow, of 256 bytes as much, of 64 bytes 6.4 (10 beats for 64 bytes).
 
     Parameters
     ----------
     window:
-        Logarithm of the size of BAR0's windows: :func:`systola_firmware.pcie.window_bits`.
+        Logarithm of the size of BAR0's windows: :func:`systola_firmware.spec.pcie.window_bits`.
     message:
         Send MSI messages by ourselves; otherwise by ``function.msi.request``.
     configuration:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from systola_hdl.host_port import HostPort
+from systola_hdl.host.host_port import HostPort
 from systola_hdl.pcie.configuration_space import ConfigurationSpace
 from systola_hdl.pcie.endpoint import DEFAULT_TIMEOUT, TlpEndpoint
-from systola_hdl.pcie.header import FIRST_DWORD
-from systola_hdl.pcie.stream import TlpStream
+from systola_hdl.pcie.tlp.header import FIRST_DWORD
+from systola_hdl.pcie.tlp.stream import TlpStream
 
 __all__ = ["StandaloneEndpoint"]
 
 
 class StandaloneEndpoint(Component):
-    """For a data link layer that hands up every TLP, configuration requests too, and finds no BAR; MSI messages are our own.
+    """For a data link layer that hands up every TLP, configuration requests too, and finds no BAR; MSI messages are our
+    own.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ class StandaloneEndpoint(Component):
     rx, tx:
         Raw TLPs. ``bar_hit`` of ``rx`` is ignored.
     link_up: In(1)
-        As in :class:`~systola_hdl.pcie.stream.FunctionState`; while low the configuration space is reset.
+        As in :class:`~systola_hdl.pcie.tlp.stream.FunctionState`; while low the configuration space is reset.
     host: Out(HostPort())
         To the engine.
     unexpected_completions: Out(16)

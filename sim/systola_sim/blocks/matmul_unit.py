@@ -1,4 +1,5 @@
-"""What :class:`systola_hdl.matmul_unit.MatmulUnit` leaves in the accumulators: the instruction's text as plain loops."""
+"""What :class:`systola_hdl.full.matmul.unit.MatmulUnit` leaves in the accumulators: the instruction's text as plain
+loops."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.config import Config
-from systola_firmware.isa import Operation
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import Operation
 
 __all__ = ["matmul_jobs", "weight_tile"]
 
@@ -18,7 +19,8 @@ Int32Array = npt.NDArray[np.int32]
 
 
 def weight_tile(config: Config, operation: Operation, weights: Int8Array, number: int) -> Int8Array:
-    """Tile ``number`` of a block, shape ``rows, columns``; ``weights`` is the weight memory, shape ``words, word bytes``."""
+    """Tile ``number`` of a block, shape ``rows, columns``; ``weights`` is the weight memory, shape ``words, word
+    bytes``."""
     rows_per_word = config.weight_rows_per_cycle
     if not operation["diagonal"]:
         first = operation["weights"] + number * config.tile_words

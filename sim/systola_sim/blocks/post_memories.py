@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.config import Config
+from systola_firmware.spec.config import Config
 
 __all__ = ["PostMemories"]
 

@@ -1,7 +1,7 @@
-"""POST, VECTOR, TABLE and LSTM as the loops of :mod:`systola_firmware.isa`, element group by element group.
+"""POST, VECTOR, TABLE and LSTM as the loops of :mod:`systola_firmware.spec.isa`, element group by element group.
 
-:mod:`systola_sim.datapath` computes whole instructions at once, for speed; this is the same in the order of the hardware, so it
-also tells what an instruction that stops with an error has written by then.
+:mod:`systola_sim.machine.datapath` computes whole instructions at once, for speed; this is the same in the order of the
+hardware, so it also tells what an instruction that stops with an error has written by then.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.config import Config
-from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding
-from systola_sim.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM, GATES, cell_step, preactivation, saturate
-from systola_sim.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize, wrap32
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Rounding
+from systola_sim.golden.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM, GATES, cell_step, preactivation, saturate
+from systola_sim.golden.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize, wrap32
 
 __all__ = ["PostUnitModel"]
 
@@ -47,7 +47,8 @@ def _indices(operation: Operation, *loops: str) -> itertools.product[tuple[int, 
 class PostUnitModel:
     """``activation`` int8 (activation_bytes,), ``weights`` int8 (weight_bytes,), ``tables`` int32 (2, 256).
 
-    ``steps`` has a copy of ``activation`` for each block of the last LSTM but its last, as it was when the block was complete.
+    ``steps`` has a copy of ``activation`` for each block of the last LSTM but its last, as it was when the block was
+    complete.
     """
 
     config: Config

@@ -1,6 +1,8 @@
-"""Simulation models of FPGA vendors' cells, in Verilog: this package's own, after the vendors' documents, and those of Yosys.
+"""Simulation models of FPGA vendors' cells, in Verilog: this package's own, after the vendors' documents, and those of
+Yosys.
 
-This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes; Yosys the rest.
+This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes; Yosys the
+rest.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from systola_hdl.families import Family
-from systola_sim.toolchain import ToolMissing
+from systola_hdl.cells.families import Family
+from systola_sim.verilated.toolchain import ToolMissing
 
 __all__ = ["WAIVERS", "with_cell_models"]
 
@@ -42,7 +44,8 @@ _WORD = re.compile(r"\b[A-Z][A-Za-z0-9_$]*\b")
 
 
 def _yosys_data() -> Path:
-    """The folder of Yosys' cell libraries: the native one's, or the WebAssembly wheel's. Raises :class:`ToolMissing`."""
+    """The folder of Yosys' cell libraries: the native one's, or the WebAssembly wheel's. Raises
+    :class:`ToolMissing`."""
     configuration = shutil.which("yosys-config")
     if configuration is not None:
         return Path(subprocess.run([configuration, "--datdir"], capture_output=True, text=True, check=True).stdout.strip())
@@ -81,8 +84,8 @@ def _needed(text: str, models: dict[str, str]) -> Iterable[str]:
 def with_cell_models(design: str, family: Family) -> str:
     """The Verilog text ``design`` and modules for all cells of ``family`` that it names, for Verilator.
 
-    A model of this package goes before Yosys' of the same name. Raises :class:`systola_sim.toolchain.ToolMissing` when Yosys' are
-    needed and there is no Yosys.
+    A model of this package goes before Yosys' of the same name. Raises
+    :class:`systola_sim.verilated.toolchain.ToolMissing` when Yosys' are needed and there is no Yosys.
     """
     models, macros = _yosys_models(family)
     models |= _own_models()

@@ -1,4 +1,5 @@
-"""The systolic array against a matrix product: tiles as tight as the rule allows and with random gaps, words in any order."""
+"""The systolic array against a matrix product: tiles as tight as the rule allows and with random gaps, words in any
+order."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from bench_support import bench_config, bits_of, int8_values, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from systola_hdl.systolic_array import SystolicArray, WeightWord
+from systola_hdl.full.matmul.systolic_array import SystolicArray, WeightWord
 
 CONFIG = bench_config()
 LATENCY = SystolicArray.latency(CONFIG)

@@ -13,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from bench_support import bench_config, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
-from support.lstm_steps import RESULT, Constants, expected, random_constants, random_items
+from support.benches.lstm_steps import RESULT, Constants, expected, random_constants, random_items
 
-from systola_hdl.lstm_cell import LSTM_CONSTANTS, LstmCell
-from systola_hdl.lstm_cell_serial import SerialLstmCell
-from systola_sim.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM
+from systola_hdl.full.post.lstm.cell import LSTM_CONSTANTS, LstmCell
+from systola_hdl.full.post.lstm.cell_serial import SerialLstmCell
+from systola_sim.golden.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM
 
 CELL = {"pipelined": LstmCell, "serial": SerialLstmCell}[bench_config().name]
 Items = npt.NDArray[np.void]
 
 
 class Bench:
-    """Offers items with gaps, while a monitor compares what comes out with what the model says, in value, order and time."""
+    """Offers items with gaps, while a monitor compares what comes out with what the model says, in value, order and
+    time."""
 
     def __init__(self, dut: Any, rng: np.random.Generator) -> None:
         self.dut, self.rng = dut, rng

@@ -1,4 +1,5 @@
-"""A whole device on PCIe: the driver that real ones have, root complex, hard block, and the engine with its DMA in Verilog."""
+"""A whole device on PCIe: the driver that real ones have, root complex, hard block, and the engine with its DMA in
+Verilog."""
 
 from __future__ import annotations
 
@@ -17,20 +18,20 @@ from cocotbext.axi import Region
 from cocotbext.pcie.core.tlp import Tlp, TlpType
 from cocotbext.pcie.core.utils import PcieId
 from pcie_bench import HardBlock, block_class
-from support.agreement import check_outputs, sets_for
-from support.models import DIGITS_MODEL
-from support.oracle import Oracle
+from support.models.files import DIGITS_MODEL
+from support.oracle.agreement import check_outputs, sets_for
+from support.oracle.tflm import Oracle
 
 from systola.device import Device
 from systola.errors import LinkError
-from systola.pcie.function import ALL_ONES
-from systola.pcie.ring import RingStopped
-from systola.pcie.simulated import BufferMemory, SimulatedFunction
-from systola.pcie.transport import PcieTransport
-from systola_firmware.config import preset
-from systola_firmware.dma import Descriptor, DmaError, DmaKind
-from systola_firmware.memory_map import Region as MapRegion
-from systola_firmware.pcie import bar_bytes
+from systola.transports.pcie.function import ALL_ONES
+from systola.transports.pcie.ring import RingStopped
+from systola.transports.pcie.simulated import BufferMemory, SimulatedFunction
+from systola.transports.pcie.transport import PcieTransport
+from systola_firmware.spec.dma import Descriptor, DmaError, DmaKind
+from systola_firmware.spec.memory_map import Region as MapRegion
+from systola_firmware.spec.pcie import bar_bytes
+from systola_firmware.spec.presets import preset
 
 CONFIG = preset(os.environ["SYSTOLA_PCIE_PRESET"])
 BASE, BYTES = 1 << 32, 1 << 36  #: where the root complex looks for the driver's buffers
@@ -116,7 +117,8 @@ async def drive(function: BenchFunction, work: Callable[[Device, PcieTransport],
 
 
 class Idle:
-    """Counts the cycles from the first start of a program to the end of the last, and those between in which none runs."""
+    """Counts the cycles from the first start of a program to the end of the last, and those between in which none
+    runs."""
 
     def __init__(self, dut: Any) -> None:
         self._dut = dut
@@ -143,7 +145,8 @@ class Idle:
 
 @cocotb.test()
 async def model(dut: Any) -> None:
-    """A whole model is loaded, read back and run, and answers as TensorFlow Lite Micro does, bit for bit; with pauses."""
+    """A whole model is loaded, read back and run, and answers as TensorFlow Lite Micro does, bit for bit; with
+    pauses."""
     block, function = await start(dut)
     path = Path(os.environ.get("SYSTOLA_PCIE_MODEL", DIGITS_MODEL))
     if path == DIGITS_MODEL:
@@ -192,7 +195,8 @@ async def back_to_back(dut: Any) -> None:
 
 @cocotb.test()
 async def faults(dut: Any) -> None:
-    """Unmapped memory, a memory that aborts, silence, poison, a reset of the link, removal: each its error, then it works again."""
+    """Unmapped memory, a memory that aborts, silence, poison, a reset of the link, removal: each its error, then it
+    works again."""
     block, function = await start(dut)
     create = Tlp.create_completion_data_for_tlp
     handle = block.root.rx_tlp_handler[TlpType.MEM_READ_64]

@@ -14,8 +14,8 @@ from cocotbext.pcie.core.utils import PcieId
 from host_port_device import HostPortDevice, Transfer
 from pcie_bench import HardBlock, block_class
 
-from systola_firmware.dma import DmaError
-from systola_firmware.pcie import bar_offset, window_bits_of_bar
+from systola_firmware.spec.dma import DmaError
+from systola_firmware.spec.pcie import bar_offset, window_bits_of_bar
 
 BAR_BYTES = 1 << 24
 WINDOW = window_bits_of_bar(BAR_BYTES)
@@ -23,7 +23,8 @@ HIGH = 0x12_3450_0000_0000  #: host memory above 4 GiB
 SIZE = 1 << 21
 WORDS = 0x3000_0000  #: where the bus has a memory, of 64 words
 
-#: Max payload, max read request, completion boundary, whether completions are split at each boundary, probability of a pause.
+#: Max payload, max read request, completion boundary, whether completions are split at each boundary, probability of a
+#: pause.
 SETTINGS = [(128, 128, 64, False, 0.0), (256, 512, 64, True, 0.2), (512, 256, 128, False, 0.3), (1024, 4096, 128, True, 0.1)]
 
 
@@ -83,7 +84,8 @@ async def alive(block: HardBlock, device: HostPortDevice, memory: Memory, base: 
 
 @cocotb.test()
 async def words(dut: Any) -> None:
-    """The host reads and writes words of the bus, with any byte enables, at any address of the map; pauses on all sides."""
+    """The host reads and writes words of the bus, with any byte enables, at any address of the map; pauses on all
+    sides."""
     rng = random.Random(1)
     block, device = await start(dut, rng, stall=0.3)
     block.pause(rng)
@@ -124,7 +126,8 @@ async def words(dut: Any) -> None:
 
 @cocotb.test()
 async def refusals(dut: Any) -> None:
-    """More than a word, and a word where there is none: Unsupported Request, and nothing happens; writes are dropped."""
+    """More than a word, and a word where there is none: Unsupported Request, and nothing happens; writes are
+    dropped."""
     rng = random.Random(2)
     block, device = await start(dut, rng)
     base = block.function.bar_addr[0]
@@ -191,7 +194,8 @@ async def transfers(dut: Any, setting: tuple[int, int, int, bool, float]) -> Non
 
 @cocotb.test()
 async def throughput(dut: Any) -> None:
-    """64 KiB each way at a maximum payload of 256 bytes: at least 80% of what the interface of 64 bits can carry of payload."""
+    """64 KiB each way at a maximum payload of 256 bytes: at least 80% of what the interface of 64 bits can carry of
+    payload."""
     rng = random.Random(3)
     block, device = await start(dut, rng, max_payload=256)
     memory = host_memory(block)[HIGH]
@@ -213,7 +217,8 @@ async def throughput(dut: Any) -> None:
 
 @cocotb.test()
 async def refused_reads(dut: Any) -> None:
-    """An unmapped address, a memory that aborts, poison: each its error; transfers before and after it are not harmed."""
+    """An unmapped address, a memory that aborts, poison: each its error; transfers before and after it are not
+    harmed."""
     rng = random.Random(4)
     block, device = await start(dut, rng, max_payload=256)
     memory = host_memory(block)[HIGH]
@@ -298,7 +303,8 @@ async def bus_master_disabled(dut: Any) -> None:
 
 @cocotb.test()
 async def link_reset(dut: Any) -> None:
-    """The link goes down in the middle of transfers both ways: they end with LINK_DOWN, and after it all is as before."""
+    """The link goes down in the middle of transfers both ways: they end with LINK_DOWN, and after it all is as
+    before."""
     rng = random.Random(7)
     block, device = await start(dut, rng, max_payload=256)
     memory = host_memory(block)[HIGH]

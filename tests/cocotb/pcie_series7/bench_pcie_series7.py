@@ -44,7 +44,8 @@ async def other_requests(dut: Any) -> None:
 
 @cocotb.test()
 async def bad_checksum(dut: Any) -> None:
-    """A TLP with a bad checksum is marked, and if it would be answered, its credit comes back; poison stays in the header."""
+    """A TLP with a bad checksum is marked, and if it would be answered, its credit comes back; poison stays in the
+    header."""
     rng = random.Random(4)
     block, endpoint = await start(dut, rng)
     device = block.device

@@ -20,11 +20,11 @@ from cocotbext.pcie.core.device import Device
 from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpType
 from cocotbext.pcie.core.utils import PcieId
 from pcie_bench import tlp_of, words_of
-from support.tlp import from_beats, to_beats
-from support.tlp_monitor import TlpMonitor, TlpViolation
+from support.pcie.tlp import from_beats, to_beats
+from support.pcie.tlp_monitor import TlpMonitor, TlpViolation
 
-from systola_firmware.dma import DmaError
-from systola_firmware.pcie import DEVICE_ID, VENDOR_ID, map_address
+from systola_firmware.spec.dma import DmaError
+from systola_firmware.spec.pcie import DEVICE_ID, VENDOR_ID, map_address
 
 WINDOW = 20
 HIGH = 0x2_3456_0000_0000
@@ -82,7 +82,8 @@ class Board(Device):
         return self.rng.random() >= self.stall
 
     async def run(self) -> None:
-        """All ports of the block, at the falling edge: what inputs and outputs say then holds for the next rising edge."""
+        """All ports of the block, at the falling edge: what inputs and outputs say then holds for the next rising
+        edge."""
         dut = self.dut
         packet: list[tuple[int, int]] = []
         data: deque[int] = deque()

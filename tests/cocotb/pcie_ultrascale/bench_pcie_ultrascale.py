@@ -1,4 +1,5 @@
-"""The UltraScale+ adapter before cocotbext-pcie's hard block: what every adapter must do, and what only this one has."""
+"""The UltraScale+ adapter before cocotbext-pcie's hard block: what every adapter must do, and what only this one
+has."""
 
 from __future__ import annotations
 
@@ -216,7 +217,8 @@ class LastBeatOnly:
 
 @cocotb.test()
 async def bad_completions(dut: Any) -> None:
-    """Every error code of RC: refusals and poison arrive as such, strange ones unchanged, and made-up completions not at all."""
+    """Every error code of RC: refusals and poison arrive as such, strange ones unchanged, and made-up completions not
+    at all."""
     rng = random.Random(11)
     block, endpoint = await start(dut, rng)
     for code in ErrorCode:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from bench_support import DelayLine, StreamRule, bench_config, bits_of, int8_values, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from systola_firmware.isa import Combine, ErrorCode, Opcode, Operation, Rounding, Unit
-from systola_hdl.accumulators import AccumulatorBuffer
-from systola_hdl.activation_memory import ActivationMemory
-from systola_hdl.layouts import instruction_payload
-from systola_hdl.weight_memory import WeightMemory
+from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Rounding, Unit
+from systola_hdl.common.layouts import instruction_payload
+from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
+from systola_hdl.full.memory.activation_memory import ActivationMemory
+from systola_hdl.full.memory.weight_memory import WeightMemory
 from systola_sim.blocks.post_unit import PostUnitModel
 
 CONFIG = bench_config()

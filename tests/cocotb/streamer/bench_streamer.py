@@ -1,4 +1,5 @@
-"""The activation streamer against the loops of MATMUL: order, flags, waiting for weights, halves and the memory, errors."""
+"""The activation streamer against the loops of MATMUL: order, flags, waiting for weights, halves and the memory,
+errors."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ import cocotb
 from bench_support import DelayLine, StreamRule, bench_config, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from systola_firmware.isa import ErrorCode
-from systola_hdl.accumulators import AccumulatorBuffer
-from systola_hdl.streamer import STREAM_LOOPS, Streamer
-from systola_hdl.systolic_array import VECTOR_CONTROL
+from systola_firmware.spec.isa import ErrorCode
+from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
+from systola_hdl.full.matmul.streamer import STREAM_LOOPS, Streamer
+from systola_hdl.full.matmul.systolic_array import VECTOR_CONTROL
 
 CONFIG = bench_config()
 START = Streamer(CONFIG).nest.start_layout

@@ -1,4 +1,5 @@
-"""The link at its UART pins against its rules: random requests, repeats, gaps, damage and a host whose baud rate is off."""
+"""The link at its UART pins against its rules: random requests, repeats, gaps, damage and a host whose baud rate is
+off."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from bench_support import CLOCK_NS, StreamRule, pack, start
 from cocotb.queue import Queue
 from cocotb.triggers import FallingEdge, ReadOnly, Timer, with_timeout
 
-from systola.link_transport import Response, decode_response, encode_request
-from systola_firmware.link import MAX_WORDS, LinkOperation, LinkStatus
-from systola_hdl.interfaces import Bus
+from systola.transports.link import Response, decode_response, encode_request
+from systola_firmware.spec.link import MAX_WORDS, LinkOperation, LinkStatus
+from systola_hdl.host.bus import Bus
 
 DIVISOR = 6
 #: Memory behind the link: bytes 0 to this.
@@ -35,7 +36,8 @@ class Host:
                 await Timer(self.bit_ps, unit="ps")
 
     async def listen(self) -> None:
-        """Collect frames for ever. The board's own bit is exact, so its end of the line is sampled by its clock's period."""
+        """Collect frames for ever. The board's own bit is exact, so its end of the line is sampled by its clock's
+        period."""
         frame, bit = bytearray(), DIVISOR * CLOCK_NS * 1000
         while True:
             await FallingEdge(self.dut.tx)
@@ -98,7 +100,7 @@ class Memory:
 
 
 class Model:
-    """What the device must do, from the words of ``systola_firmware.link``."""
+    """What the device must do, from the words of ``systola_firmware.spec.link``."""
 
     def __init__(self) -> None:
         self.expected = 0

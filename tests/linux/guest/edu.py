@@ -1,7 +1,7 @@
 """In the guest: the vfio and sysfs backends against Linux and QEMU's ``edu`` device, neither of which was written here.
 
-The device's registers are in QEMU's ``docs/specs/edu.rst``. The machine has an IOMMU that remaps interrupts, one that does not, or
-none; ``expect=`` in the kernel's command line says which.
+The device's registers are in QEMU's ``docs/specs/edu.rst``. The machine has an IOMMU that remaps interrupts, one that
+does not, or none; ``expect=`` in the kernel's command line says which.
 """
 
 import os
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from systola.errors import LinkError
-from systola.pcie.binding import bind_steps, perform, unbind_steps
-from systola.pcie.function import Buffer, PcieFunction
-from systola.pcie.slot import Slot, find_slots
-from systola.pcie.sysfs import SysfsFunction
-from systola.pcie.system import System
-from systola.pcie.vfio import VfioFunction
+from systola.transports.pcie.binding import bind_steps, perform, unbind_steps
+from systola.transports.pcie.function import Buffer, PcieFunction
+from systola.transports.pcie.slot import Slot, find_slots
+from systola.transports.pcie.sysfs import SysfsFunction
+from systola.transports.pcie.system import System
+from systola.transports.pcie.vfio import VfioFunction
 
 _ID, _LIVE, _FACTORIAL, _STATUS, _IRQ_STATUS, _IRQ_ACK = 0x00, 0x04, 0x08, 0x20, 0x24, 0x64
 _DMA_FROM, _DMA_TO, _DMA_COUNT, _DMA_COMMAND = 0x80, 0x88, 0x90, 0x98

@@ -1,5 +1,6 @@
 #!PYTHON
-"""First process of the guest: mounts, modules, then the script that the kernel's command line names; its result to the console."""
+"""First process of the guest: mounts, modules, then the script that the kernel's command line names; its result to the
+console."""
 
 import ctypes
 import os

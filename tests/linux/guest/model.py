@@ -1,4 +1,5 @@
-"""In the guest: the user's own path, ``systola.open("pcie:…")``, with a compiled model; every answer compared with the oracle's."""
+"""In the guest: the user's own path, ``systola.open("pcie:…")``, with a compiled model; every answer compared with the
+oracle's."""
 
 from pathlib import Path
 
@@ -6,9 +7,9 @@ import numpy as np
 
 import systola
 from systola.errors import LinkError
-from systola.pcie.slot import find_slots
-from systola.pcie.system import System
-from systola_firmware.pcie import DEVICE_ID, VENDOR_ID
+from systola.transports.pcie.slot import find_slots
+from systola.transports.pcie.system import System
+from systola_firmware.spec.pcie import DEVICE_ID, VENDOR_ID
 
 
 def check(what: str, fact: bool) -> None:

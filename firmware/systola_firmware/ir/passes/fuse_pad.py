@@ -1,0 +1,39 @@
+"""PAD before a convolution becomes the convolution's own border."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from systola_firmware.ir.graph import Convolution, DepthwiseConvolution, Graph, Layer, Pad, Padding
+from systola_firmware.ir.passes.rewriting import producers, with_layers
+
+
+def fuse_pad(graph: Graph) -> Graph:
+    """Let convolutions read the tensor before a Pad, where the Pad adds what a convolution's border is anyway.
+
+    That is: the value is the zero point, which the border has; the channels stay; both tensors have the same zero
+    point. The Pad itself stays for other readers, else it is dead and removed later. A convolution that has a border of
+    its own gets both.
+    """
+    makers = producers(graph)
+    layers: list[Layer] = []
+    for layer in graph.layers:
+        fused = layer
+        while isinstance(fused, Convolution | DepthwiseConvolution):
+            pad = makers.get(fused.inputs[0].name)
+            if not isinstance(pad, Pad) or not _is_border(pad) or (isinstance(fused, Convolution) and fused.fully_connected):
+                break
+            fused = dataclasses.replace(
+                fused, inputs=pad.inputs, operators=(*pad.operators, *fused.operators), padding=_sum(pad.padding, fused.padding)
+            )
+        layers.append(fused)
+    return with_layers(graph, layers)
+
+
+def _is_border(pad: Pad) -> bool:
+    source = pad.inputs[0]
+    return pad.channels == (0, 0) and pad.value == pad.output.zero_point == source.zero_point and source.constant is None
+
+
+def _sum(first: Padding, second: Padding) -> Padding:
+    return Padding(first.top + second.top, first.bottom + second.bottom, first.left + second.left, first.right + second.right)

@@ -1,0 +1,97 @@
+"""Several inferences side by side in one program: every activation tensor gets longer along its batch axis.
+
+The engine then loads each weight once for all of them. An inference's elements are the same consecutive runs in every
+tensor: as many runs as there are elements in the axes before the batch axis, one unless time comes first. So a tensor
+of another shape has its batch axis where the axes before it have the same product.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from systola_firmware.errors import CompileError
+from systola_firmware.ir.graph import Add, Convolution, DepthwiseConvolution, Graph, Layer, Lstm, Pad, Pool, Slice, Tensor
+
+
+def rebatch(graph: Graph, count: int) -> Graph:
+    """The graph that runs ``count`` inferences of ``graph`` at once, side by side along each tensor's ``batch_axis``.
+
+    To be used before the passes that drop reshapes: an image's shape must say where the batch is. The axes may have any
+    size already. Raises :class:`CompileError`, one sentence with the tensor's name, where inferences cannot lie side by
+    side.
+    """
+    if count < 1:
+        raise CompileError(f"a program runs at least one inference at a time, not {count}: give a batch of 1 or more")
+    return graph if count == 1 else _Rebatch(graph, count).run()
+
+
+def _refusal(tensor: Tensor, reason: str) -> CompileError:
+    return CompileError(f"tensor {tensor.name!r} {reason}: compile the model with a batch of 1")
+
+
+class _Rebatch:
+    """The tensors made so far, by name."""
+
+    def __init__(self, graph: Graph, count: int) -> None:
+        self.graph = graph
+        self.count = count
+        self.made: dict[str, Tensor] = {}
+        self.time_major = any(isinstance(layer, Lstm) and layer.time_major for layer in graph.layers)
+
+    def run(self) -> Graph:
+        inputs = tuple(self._boundary(tensor) for tensor in self.graph.inputs)
+        layers = tuple(self._layer(layer) for layer in self.graph.layers)
+        outputs = tuple(self._boundary(tensor) for tensor in self.graph.outputs)
+        return replace(self.graph, inputs=inputs, outputs=outputs, layers=layers, batch=self.count)
+
+    def _boundary(self, tensor: Tensor) -> Tensor:
+        time_first = self.time_major and len(tensor.shape) == 3
+        return self.made.get(tensor.name) or self._widen(tensor, tensor.shape[0] if time_first else 1)
+
+    def _widen(self, tensor: Tensor, runs: int) -> Tensor:
+        """``tensor`` for all inferences, each of them ``runs`` runs of elements; a constant is repeated."""
+        shape = tensor.shape
+        # The last axis is never the batch: channels, features and classes belong to one inference.
+        axes = [axis for axis in range(len(shape) - 1) if math.prod(shape[:axis]) == runs]
+        if not axes:
+            raise _refusal(tensor, f"of the shape {list(shape)} has no axis along which inferences can lie side by side")
+        # Axes of one element leave a choice: an LSTM of one time step wants the second axis, an image the first.
+        axis = axes[-1] if self.time_major and len(shape) == 3 else axes[0]
+        constant = None if tensor.constant is None else np.concatenate([tensor.constant] * self.count, axis)
+        made = replace(tensor, shape=self._wider(shape, axis), batch_axis=axis, constant=constant)
+        self.made[tensor.name] = made
+        return made
+
+    def _wider(self, sizes: tuple[int, ...], axis: int) -> tuple[int, ...]:
+        return (*sizes[:axis], self.count * sizes[axis], *sizes[axis + 1 :])
+
+    def _layer(self, layer: Layer) -> Layer:
+        known = next((tensor for tensor in layer.inputs if tensor.name in self.made), None)
+        first = self._boundary(known or layer.inputs[0])
+        axis = first.batch_axis
+        runs = math.prod(first.shape[:axis])
+        inputs = tuple(self.made.get(tensor.name) or self._widen(tensor, runs) for tensor in layer.inputs)
+        match layer:
+            case Convolution(fully_connected=True):
+                if math.prod(layer.inputs[0].shape[axis:]) % layer.weights.shape[-1]:
+                    raise _refusal(first, f"has the time before the batch where {layer.name} wants all of one inference in a row")
+            case Convolution() | DepthwiseConvolution() | Pool() | Pad():
+                if axis or len(first.shape) != 4:
+                    raise _refusal(first, f"of the shape {list(layer.inputs[0].shape)} is no batch of images for {layer.name}")
+            case Lstm():
+                if axis != int(layer.time_major):
+                    raise _refusal(first, f"has the batch on axis {axis} where {layer.name} has it on axis {int(layer.time_major)}")
+            case Add():
+                if any(tensor.batch_axis != axis for tensor in inputs):
+                    raise _refusal(first, f"has the batch on another axis than the operand that {layer.name} adds")
+            case Slice():
+                if layer.size[axis] != layer.inputs[0].shape[axis]:
+                    raise _refusal(first, f"is cut by {layer.name} along the batch, axis {axis}")
+                runs = math.prod(layer.size[:axis])
+                # The step of an axis of one element may be anything; of several it must be 1.
+                step = (*layer.step[:axis], 1, *layer.step[axis + 1 :])
+                layer = replace(layer, size=self._wider(layer.size, axis), step=step)
+        return replace(layer, inputs=inputs, output=self._widen(layer.output, runs))

@@ -1,0 +1,1 @@
+"""From layers to instructions: lowering of each kind, weights, order with tokens and marks, predicted cycles."""

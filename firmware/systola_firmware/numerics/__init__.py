@@ -1,0 +1,1 @@
+"""Integer arithmetic of the reference kernels: multipliers and shifts, fixed-point functions, tables, SOFTMAX."""

@@ -1,0 +1,80 @@
+"""STRIDED_SLICE of an activation as a layer of the integer graph; that of shapes is folded by ``shape_arithmetic``."""
+
+from __future__ import annotations
+
+from systola_firmware.ir.graph import Layer, Reshape, Slice
+from systola_firmware.tflite.operator import OperatorReader
+
+#: Most axes that TFLM's kernel slices.
+_RANK_LIMIT = 4
+
+_OPERANDS = ("begin", "end", "strides")
+
+#: Options that TFLM's kernel ignores, and what they ask for.
+_UNSUPPORTED = {
+    "EllipsisMask": "an ellipsis",
+    "NewAxisMask": "a new axis",
+    "Offset": "ends counted from the begins",
+}
+
+
+def strided_slice(reader: OperatorReader) -> list[Layer]:
+    """A Slice, or a Reshape where it takes everything. Begin, end and strides must be constants."""
+    source, target = reader.input(0), reader.output()
+    rank = len(source.shape)
+    for option, request in _UNSUPPORTED.items():
+        if reader.option(option):
+            raise reader.refuse(f"slices with {request}, which is not supported: slice with begin, end and strides for each axis")
+    if rank > _RANK_LIMIT:
+        raise reader.refuse(f"slices {rank} axes: the kernels slice up to {_RANK_LIMIT}")
+    operands = []
+    for position, name in enumerate(_OPERANDS, start=1):
+        values = reader.integers(position)
+        if values is None:
+            raise reader.refuse(f"computes its {name} at run time: the engine wants constants")
+        if values.size != rank:
+            raise reader.refuse(f"has {values.size} values of {name} where its input has {rank} axes: give one for each axis")
+        operands.append([int(value) for value in values.reshape(-1)])
+    limits = zip(*operands, strict=True)
+    taken = [_axis(reader, axis, size, limit) for axis, (size, limit) in enumerate(zip(source.shape, limits, strict=True))]
+    dropped = reader.option("ShrinkAxisMask")
+    shape = tuple(len(indices) for axis, indices in enumerate(taken) if not dropped >> axis & 1)
+    if shape != target.shape:
+        raise reader.damaged(f"has an output of the shape {list(target.shape)} where {list(shape)} is what it takes")
+    if source.elements == target.elements:
+        return [Reshape(reader.name, (source,), target, (reader.operator.index,))]
+    return [
+        Slice(
+            reader.name,
+            (source,),
+            target,
+            (reader.operator.index,),
+            begin=tuple(indices.start for indices in taken),
+            size=tuple(len(indices) for indices in taken),
+            step=tuple(indices.step for indices in taken),
+        )
+    ]
+
+
+def _axis(reader: OperatorReader, axis: int, size: int, limit: tuple[int, ...]) -> range:
+    """The indices taken along an axis, from its begin, end and stride as TFLM does: a begin mask also holds for a
+    dropped axis."""
+    begin, end, step = limit
+    if step < 0:
+        raise reader.refuse(f"takes axis {axis} backwards, which is not supported: slice with positive strides")
+    if step == 0:
+        raise reader.damaged(f"has the stride 0 along axis {axis}")
+    begin_masked, end_masked, dropped = (reader.option(mask) >> axis & 1 for mask in ("BeginMask", "EndMask", "ShrinkAxisMask"))
+    if begin_masked:
+        begin = 0
+    elif begin < 0:
+        begin += size
+    if dropped:
+        if not 0 <= begin < size:
+            raise reader.damaged(f"takes the element {begin} of axis {axis}, which has {size}")
+        return range(begin, begin + 1)
+    if end_masked:
+        end = size
+    elif end < 0:
+        end += size
+    return range(max(begin, 0), min(end, size), step)

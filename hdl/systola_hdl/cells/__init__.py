@@ -1,0 +1,1 @@
+"""What the FPGA families have: multipliers and memories, each with the same behaviour on every family."""

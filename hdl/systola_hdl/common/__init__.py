@@ -1,0 +1,1 @@
+"""What any block may be built of: delay lines, skid buffer, credit queue, address generator, layouts, memory ports."""

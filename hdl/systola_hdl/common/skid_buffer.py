@@ -1,0 +1,48 @@
+"""Two places between the two ends of a stream, so that neither sees the other in the same cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+
+__all__ = ["SkidBuffer"]
+
+
+class SkidBuffer(Component):
+    """A queue of two: ``i.ready`` and ``o.valid`` come straight from registers, and a transfer passes in every cycle.
+
+    Latency 1 cycle.
+
+    Parameters
+    ----------
+    shape:
+        Of the payload.
+
+    Members
+    -------
+    i, o:
+        The two ends.
+    """
+
+    def __init__(self, shape: ShapeLike) -> None:
+        self._shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        first, second = Signal(self._shape), Signal(self._shape)
+        count, push, pop = Signal(range(3)), Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(count != 2),
+            self.o.valid.eq(count != 0),
+            self.o.payload.eq(first),
+            push.eq(self.i.valid & self.i.ready),
+            pop.eq(self.o.valid & self.o.ready),
+        ]
+        m.d.sync += count.eq(count + push - pop)
+        with m.If(pop | (count == 0)):
+            m.d.sync += first.eq(Mux(count == 2, second, self.i.payload))
+        with m.If(self.i.ready):
+            m.d.sync += second.eq(self.i.payload)
+        return m

@@ -1,0 +1,1 @@
+"""The MATMUL unit: weight loader, streamer, dot-product array, accumulators."""

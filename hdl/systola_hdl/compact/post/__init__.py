@@ -1,0 +1,1 @@
+"""The POST unit: instruction, operands of VECTOR, parameters, values, requantizer, output."""

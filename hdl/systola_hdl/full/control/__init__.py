@@ -1,0 +1,1 @@
+"""The sequencer: fetches words, decodes instructions, issues them to units, keeps tokens."""

@@ -1,0 +1,1 @@
+"""The MATMUL unit: weight loader and queue, activation streamer, systolic array, accumulators."""

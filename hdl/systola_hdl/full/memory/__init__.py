@@ -1,0 +1,1 @@
+"""Activation memory and weight memory, and the fetcher of consecutive words."""

@@ -1,0 +1,1 @@
+"""The serial link: frames with CRC and sequence numbers on a UART."""

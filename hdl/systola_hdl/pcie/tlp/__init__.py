@@ -1,0 +1,1 @@
+"""Transaction-layer packets: their headers and streams, what takes them apart and what makes them."""

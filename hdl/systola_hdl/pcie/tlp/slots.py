@@ -1,0 +1,255 @@
+"""Outstanding reads: which completion belongs where, and the buffer in which answers are put together."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2, exact_log2
+
+from systola_firmware.spec.dma import DmaError
+from systola_hdl.host.host_port import DMA_ERROR
+from systola_hdl.pcie.tlp.header import LARGEST_PIECE, CompletionStatus, swap_bytes
+from systola_hdl.pcie.tlp.receiver import COMPLETION_BEAT
+from systola_hdl.pcie.tlp.stream import ENDPOINT_EVENTS
+
+__all__ = ["SLOT", "TAG_BITS", "ReadSlots", "checked_slots"]
+
+#: Where a slot's next byte comes to lie, and how many are missing.
+_PROGRESS = data.StructLayout({"place": ceil_log2(LARGEST_PIECE), "left": ceil_log2(LARGEST_PIECE) + 1})
+#: Tags are of this width, with which every host must do.
+TAG_BITS = 5
+_PLACE_BITS = ceil_log2(LARGEST_PIECE)
+
+#: What a slot waits for: ``size`` bytes, the first at ``place`` in a naturally aligned block of the buffer. ``code`` is
+#: not NONE if the request was never sent; without code and of size 0 the slot is a hole. ``first`` and ``last`` of a
+#: transfer.
+SLOT = data.StructLayout({"place": _PLACE_BITS, "size": _PLACE_BITS + 1, "first": 1, "last": 1, "code": DMA_ERROR})
+
+
+def checked_slots(slots: int) -> int:
+    """``slots``. Raises ``ValueError`` if there cannot be so many."""
+    if slots not in (2, 4, 8, 16):
+        raise ValueError(f"slots {slots}: must be 2, 4, 8 or 16")
+    return slots
+
+
+class ReadSlots(Component):
+    """A ring of slots, one for each read request on its way, allocated at its tail and taken from its head.
+
+    A slot has two tags, used one at a time. A tag is dead while a completion for it may still come that nobody waits
+    for any more, after a timeout or a bad completion: until the last such completion has come, or the link fell. The
+    slot then uses the other.
+
+    Completions of different slots come in any order, those of one slot in order, cut anywhere between dwords. Each must
+    have the Byte Count and the Lower Address that are due; the bytes go to the buffer at once, and the slot learns of
+    them after the last beat. A completion without a living slot is dropped and reported.
+
+    Buffer: two memories of 32 bits, one for even and one for odd dwords, as an answer may begin with either.
+
+    Parameters
+    ----------
+    slots:
+        A power of two, 2 to 16.
+
+    Members
+    -------
+    completion: In(COMPLETION_BEAT)
+        From the receiver.
+    function_id, link_up:
+        Of :class:`~systola_hdl.pcie.tlp.stream.FunctionState`. When the link falls, all slots that wait are done with
+        LINK_DOWN.
+    free, tag: Out
+        There is room at the tail, and the tag to use there; ``tag_free``: it has one. ``any_tag_free``: one slot at
+        least has.
+    allocate, allocation: In
+        Use the tail.
+    occupied: Out(1)
+        There is a head. ``head`` says what was allocated, ``head_done`` that nothing is missing, ``head_code`` why it
+        failed.
+    pop: In(1)
+        Free the head; ``expire``: it never got its answer, its tag is dead.
+    read_enable, read_word, read_data:
+        The head's aligned word of 8 bytes, little endian, in the cycle after ``read_enable``.
+    events: Out(ENDPOINT_EVENTS)
+        ``unexpected``, ``malformed``, ``poisoned``.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = checked_slots(slots)
+        super().__init__(
+            {
+                "completion": In(COMPLETION_BEAT),
+                "function_id": In(16),
+                "link_up": In(1),
+                "free": Out(1),
+                "tag": Out(TAG_BITS),
+                "tag_free": Out(1),
+                "any_tag_free": Out(1),
+                "allocate": In(1),
+                "allocation": In(SLOT),
+                "occupied": Out(1),
+                "head": Out(SLOT),
+                "head_done": Out(1),
+                "head_code": Out(DMA_ERROR),
+                "pop": In(1),
+                "expire": In(1),
+                "read_enable": In(1),
+                "read_word": In(_PLACE_BITS - 3),
+                "read_data": Out(64),
+                "events": Out(ENDPOINT_EVENTS),
+            }
+        )
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        slots, bits = self._slots, exact_log2(self._slots)
+        waiting, lost, touched, generation = (Signal(slots, name=name) for name in ("waiting", "lost", "touched", "generation"))
+        dead = [Signal(slots, name=f"dead{index}") for index in range(2)]
+        head, tail, count = Signal(bits), Signal(bits), Signal(range(slots + 1))
+
+        m.submodules.allocated = allocated = Memory(shape=SLOT, depth=slots, init=[])
+        m.submodules.progress = progress = Memory(
+            shape=data.StructLayout({"place": _PLACE_BITS, "left": _PLACE_BITS + 1}), depth=slots, init=[]
+        )
+        m.submodules.outcome = outcome = Memory(shape=DMA_ERROR, depth=slots, init=[])
+        at_head, at_tail = allocated.read_port(domain="comb"), allocated.write_port()
+        begun, continued = allocated.read_port(domain="comb"), progress.read_port(domain="comb")
+        advanced, ended, end = progress.write_port(), outcome.write_port(), outcome.read_port(domain="comb")
+
+        use = Signal()  # which of its two tags the tail is to use
+        m.d.comb += [
+            use.eq(dead[0].bit_select(tail, 1)),
+            self.free.eq(count != slots),
+            self.tag.eq(tail | use << TAG_BITS - 1),
+            self.tag_free.eq(~use | ~dead[1].bit_select(tail, 1)),
+            self.any_tag_free.eq(~(dead[0] & dead[1]).all()),
+            at_tail.addr.eq(tail),
+            at_tail.data.eq(self.allocation),
+            at_tail.en.eq(self.allocate),
+            at_head.addr.eq(head),
+            end.addr.eq(head),
+        ]
+        # The head in registers, gone for a cycle after it was popped.
+        m.d.sync += [
+            self.occupied.eq((count != 0) & ~self.pop),
+            self.head.eq(at_head.data),
+            self.head_done.eq(~waiting.bit_select(head, 1)),
+            self.head_code.eq(DmaError.NONE),
+        ]
+        with m.If(at_head.data.code != DmaError.NONE):
+            m.d.sync += self.head_code.eq(at_head.data.code)
+        with m.Elif(lost.bit_select(head, 1)):
+            m.d.sync += self.head_code.eq(DmaError.LINK_DOWN)
+        with m.Elif(at_head.data.size != 0):
+            m.d.sync += self.head_code.eq(end.data)
+        m.d.sync += count.eq(count + self.allocate - self.pop)
+
+        # Cycle 1 of a completion: its slot is looked up.
+        c = self.completion
+        slot, tag, living, carried = Signal(bits), Signal(8), Signal(), Signal(13)
+        place, left, due = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1), Signal(7)
+        m.d.comb += [begun.addr.eq(c.tag[:bits]), continued.addr.eq(c.tag[:bits])]
+        with m.If(c.start):
+            m.d.sync += [slot.eq(c.tag[:bits]), tag.eq(c.tag), carried.eq(c.carried)]
+            m.d.sync += living.eq(self._lives(waiting, generation, c.tag[:bits], c.tag))
+            with m.If(touched.bit_select(c.tag[:bits], 1)):
+                m.d.sync += [place.eq(continued.data.place), due.eq(continued.data.place), left.eq(continued.data.left)]
+            with m.Else():
+                m.d.sync += [place.eq(begun.data.place), due.eq(begun.data.place), left.eq(begun.data.size)]
+
+        # Cycle 2 and on: its dwords go to the buffer, `place` moves with them.
+        following = Signal(_PLACE_BITS)
+        m.d.comb += following.eq(Cat(Const(0, 2), place[2:] + Mux(c.lanes[1], 2, 1)))
+        with m.If(c.lanes[0]):
+            m.d.sync += place.eq(following)
+        self._build_buffer(m, slot, place, living, head)
+
+        # In the cycle after its last beat: what it was worth.
+        rest, complete = Signal(signed(14)), Signal()
+        alive, good, finish = Signal(), Signal(), Signal()
+        successful = c.second.status == CompletionStatus.SUCCESSFUL
+        m.d.comb += [
+            rest.eq(left - carried),
+            # By its own words there is nothing to follow.
+            complete.eq(~successful | (carried >= Cat(c.second.byte_count, c.second.byte_count == 0))),
+            alive.eq(self._lives(waiting, generation, slot, tag) & (c.third.requester == self.function_id)),
+            good.eq((c.second.byte_count == left) & (c.third.lower_address == due) & (rest > -4) & c.first.with_data),
+            ended.addr.eq(slot),
+            ended.data.eq(DmaError.NONE),
+            ended.en.eq(finish),
+            advanced.addr.eq(slot),
+            advanced.data.place.eq(Mux(c.lanes[0], following, place)),
+            advanced.data.left.eq(rest),
+            advanced.en.eq(c.done & alive),
+        ]
+        with m.If(c.done & ~c.drop & ~alive):
+            m.d.comb += self.events.unexpected.eq(1)
+        with m.If(c.done & c.malformed):
+            m.d.comb += [self.events.malformed.eq(1), finish.eq(alive), ended.data.eq(DmaError.MALFORMED)]
+        with m.Elif(c.done & alive & ~c.drop):
+            with m.If(c.second.status == CompletionStatus.COMPLETER_ABORT):
+                m.d.comb += [finish.eq(1), ended.data.eq(DmaError.COMPLETER_ABORT)]
+            with m.Elif(~successful):
+                m.d.comb += [finish.eq(1), ended.data.eq(DmaError.UNSUPPORTED_REQUEST)]
+            with m.Elif(c.first.poisoned):
+                m.d.comb += [finish.eq(1), ended.data.eq(DmaError.POISONED), self.events.poisoned.eq(1)]
+            with m.Elif(~good):
+                m.d.comb += [finish.eq(1), ended.data.eq(DmaError.MALFORMED), self.events.malformed.eq(1)]
+            with m.Else():
+                m.d.comb += finish.eq(rest <= 0)
+                m.d.sync += touched.bit_select(slot, 1).eq(1)
+        with m.If(finish):
+            m.d.sync += waiting.bit_select(slot, 1).eq(0)
+
+        # Dead tags: those that die and, last, those that nothing more will come for.
+        with m.If(self.pop & self.expire & waiting.bit_select(head, 1) & ~(finish & (slot == head))):
+            for index in range(2):
+                with m.If(generation.bit_select(head, 1) == index):
+                    m.d.sync += dead[index].bit_select(head, 1).eq(1)
+        ours = (tag >> TAG_BITS == 0) & (c.third.requester == self.function_id)
+        for index in range(2):
+            with m.If(c.done & ~(c.drop & ~c.malformed) & ours & (tag[TAG_BITS - 1] == index)):
+                with m.If(finish & ~complete):
+                    m.d.sync += dead[index].bit_select(slot, 1).eq(1)
+                with m.Elif(~alive & complete):
+                    m.d.sync += dead[index].bit_select(slot, 1).eq(0)
+
+        with m.If(self.pop):
+            m.d.sync += [head.eq(head + 1), waiting.bit_select(head, 1).eq(0)]
+        with m.If(self.allocate):
+            m.d.sync += [
+                tail.eq(tail + 1),
+                waiting.bit_select(tail, 1).eq((self.allocation.code == DmaError.NONE) & (self.allocation.size != 0)),
+                touched.bit_select(tail, 1).eq(0),
+                lost.bit_select(tail, 1).eq(0),
+                generation.bit_select(tail, 1).eq(use),
+            ]
+        with m.If(~self.link_up):
+            m.d.sync += [waiting.eq(0), lost.eq(lost | waiting), dead[0].eq(0), dead[1].eq(0)]
+        return m
+
+    def _build_buffer(self, m: Module, slot: Signal, place: Signal, living: Signal, head: Signal) -> None:
+        """Two banks: the even dwords and the odd ones."""
+        lanes, words = self.completion.lanes & living.replicate(2), swap_bytes(self.completion.data)
+        word = place[3:]
+        for index in range(2):
+            bank = Memory(shape=32, depth=self._slots * LARGEST_PIECE // 8, init=[])
+            m.submodules[f"bank{index}"] = bank
+            write, read = bank.write_port(), bank.read_port()
+            later = place[2] != index  # the beat's second dword is this bank's
+            m.d.comb += [
+                write.en.eq(Mux(later, lanes[1], lanes[0])),
+                write.data.eq(Mux(later, words[32:], words[:32])),
+                write.addr.eq(Cat((word + (place[2] & later))[: len(word)], slot)),
+                read.en.eq(self.read_enable),
+                read.addr.eq(Cat(self.read_word, head)),
+                self.read_data.word_select(index, 32).eq(read.data),
+            ]
+
+    def _lives(self, waiting: Signal, generation: Signal, slot: Value, tag: Value) -> Value:
+        """Whether a slot waits for ``tag``."""
+        top = tag[TAG_BITS - 1]
+        spare = Cat(tag[len(slot) : TAG_BITS - 1], tag[TAG_BITS:]).any()
+        return waiting.bit_select(slot, 1) & (generation.bit_select(slot, 1) == top) & ~spare

@@ -1,0 +1,112 @@
+"""Cuts a transfer into pieces, one for each TLP."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from systola_firmware.spec.dma import LENGTH_BITS
+from systola_hdl.host.host_port import HostPort
+from systola_hdl.pcie.tlp.header import LARGEST_PIECE
+
+__all__ = ["PIECE", "RequestSplitter"]
+
+_PLACE_BITS = ceil_log2(LARGEST_PIECE)
+
+#: What one TLP asks for or carries: ``size`` bytes from ``address`` on, in ``dwords`` dwords and ``words`` naturally
+#: aligned words of 8 bytes. ``long``: the address needs 64 bits. ``first`` and ``last`` piece of a transfer.
+PIECE = data.StructLayout(
+    {
+        "address": 64,
+        "size": _PLACE_BITS + 1,
+        "dwords": _PLACE_BITS - 1,
+        "words": _PLACE_BITS - 2,
+        "first_be": 4,
+        "last_be": 4,
+        "long": 1,
+        "first": 1,
+        "last": 1,
+    }
+)
+
+
+class RequestSplitter(Component):
+    """Cut transfers at the multiples of 128 bytes, or of 256 while ``wide``; so no piece crosses a 4 KiB boundary.
+
+    Only the first piece of a transfer begins, and only the last one ends, off such a multiple. The enables are those of
+    the bytes from first to last without a hole. A piece comes three cycles after the one before was taken.
+
+    Members
+    -------
+    i: In(stream of HostPort.TRANSFER)
+        Taken one at a time, when all pieces of the last were taken.
+    wide: In(1)
+        Looked at once for each piece.
+    o: Out(stream of PIECE)
+        The pieces.
+    stop: In(1)
+        Together with ``o.ready``: the rest of the transfer is given up, no further piece of it follows.
+    """
+
+    i: In(stream.Signature(HostPort.TRANSFER))
+    wide: In(1)
+    o: Out(stream.Signature(PIECE))
+    stop: In(1)
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        piece = self.o.payload
+        address, left, first = Signal(64), Signal(LENGTH_BITS), Signal()
+        wide = Signal()
+        place, room = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1)
+        m.d.comb += [
+            place.eq(Mux(self.wide, address[:_PLACE_BITS], address[: _PLACE_BITS - 1])),
+            room.eq(Mux(self.wide, LARGEST_PIECE, LARGEST_PIECE // 2) - place),
+        ]
+        end = Signal(_PLACE_BITS + 1)  # of the piece, from the aligned word of 8 bytes on in which it begins
+        m.d.comb += end.eq(address[:3] + piece.size)
+        one = Signal()
+        m.d.comb += one.eq(address[:2] + piece.size <= 4)
+        following = Signal(65 - _PLACE_BITS)  # blocks of 128 bytes
+        m.d.comb += following.eq(address[_PLACE_BITS - 1 :] + Mux(wide & ~address[_PLACE_BITS - 1], 2, 1))
+        begins, ends = Signal(4), Signal(4)
+        with m.Switch(address[:2]):
+            for value in range(4):
+                with m.Case(value):
+                    m.d.comb += begins.eq(0xF << value & 0xF)
+        with m.Switch(end[:2]):
+            for value in range(4):
+                with m.Case(value):
+                    m.d.comb += ends.eq(0xF >> (-value % 4))
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += [address.eq(self.i.payload.host_address), left.eq(self.i.payload.length), first.eq(1)]
+                with m.If(self.i.valid):
+                    m.next = "SIZE"
+            with m.State("SIZE"):
+                m.d.sync += [piece.size.eq(Mux(left > room, room, left)), piece.last.eq(left <= room), wide.eq(self.wide)]
+                m.next = "SHAPE"
+            with m.State("SHAPE"):
+                m.d.sync += [
+                    piece.address.eq(address),
+                    piece.dwords.eq((address[:2] + piece.size + 3) >> 2),
+                    piece.words.eq((end + 7) >> 3),
+                    piece.first_be.eq(Mux(one, begins & ends, begins)),
+                    piece.last_be.eq(Mux(one, 0, ends)),
+                    piece.long.eq(address[32:] != 0),
+                    piece.first.eq(first),
+                    first.eq(0),
+                    left.eq(left - piece.size),
+                    # The next piece begins at the next multiple of the limit.
+                    address.eq(Cat(Const(0, _PLACE_BITS - 1), following)),
+                ]
+                m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.next = "SIZE"
+                    with m.If(piece.last | self.stop):
+                        m.next = "IDLE"
+        return m

@@ -1,0 +1,1 @@
+"""Whole designs up to their pins: boards, simulated boards, PCIe cards; and the Verilog of them."""

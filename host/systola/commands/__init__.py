@@ -1,0 +1,1 @@
+"""The command line ``systola``: commands, their tables and files. Only this room imports typer and rich."""

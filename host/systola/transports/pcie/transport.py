@@ -1,0 +1,243 @@
+"""A device on PCIe as a transport: registers word by word through BAR0, blocks and whole inferences by the device's DMA
+engine."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from systola.device import reported_config
+from systola.errors import AddressError, DeviceError, LinkError
+from systola.tensors import Int8Array
+from systola.transports.base import Transport
+from systola.transports.pcie.function import ALL_ONES, PcieFunction
+from systola.transports.pcie.ring import RING_SIZE, DmaRing, RingStopped
+from systola_firmware.spec.dma import Descriptor, DmaError, DmaKind
+from systola_firmware.spec.memory_map import (
+    DMA_IDENTITY,
+    DMA_REGISTER_BYTES,
+    IDENTITY,
+    REGISTERS,
+    Region,
+    dma_register_address,
+    region_bytes,
+    register_address,
+)
+from systola_firmware.spec.pcie import bar_offset, window_bits_of_bar
+
+__all__ = ["PcieTransport"]
+
+#: Memory through which blocks travel, and the parts of the inferences in flight.
+_STAGING_BYTES = 1 << 20
+#: Parts begin at multiples of this, a cache line.
+_ALIGNMENT = 64
+#: Blocks of at least so many bytes go by DMA: a read of a word takes about as long as all of a short transfer.
+_LEAST_TRANSFER = 64
+_SCRATCH = register_address("scratch")
+#: Regions that DMA reaches.
+_MEMORIES = (Region.PROGRAM, Region.ACTIVATION, Region.WEIGHT)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One inference's places in the staging memory, relative to the first: for each input, and for each output."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    size: int
+
+
+class PcieTransport(Transport):
+    """The device behind ``function``, closed with this object.
+
+    Parameters
+    ----------
+    timeout:
+        Seconds without progress after which a device is given up, and reset.
+
+    Raises :class:`~systola.errors.LinkError` where nothing answers and :class:`~systola.errors.DeviceError` for
+    something else.
+    """
+
+    def __init__(self, function: PcieFunction, *, timeout: float = 10.0) -> None:
+        self._function = function
+        self._lost = False
+        try:
+            self._window = self._find_window()
+            self._sizes = self._find_sizes()
+            self._ring = DmaRing(function, self._read_word, self._write_word, timeout=timeout)
+            self._staging = function.allocate(_STAGING_BYTES)
+            self._mark = 0
+            self._write_word(_SCRATCH, secrets.randbits(32))
+        except BaseException:
+            function.close()
+            raise
+
+    def _find_window(self) -> int:
+        try:
+            return window_bits_of_bar(self._function.bar_bytes)
+        except ValueError as error:
+            raise DeviceError(f"{self.describe()} is not a Systola device: it has {error}") from None
+
+    def _find_sizes(self) -> dict[Region, int]:
+        """Bytes of each region, as the device's registers tell."""
+        registers = {name: self._read_word(register.offset) for name, register in REGISTERS.items()}
+        identity = registers["identity"]
+        if identity != IDENTITY:
+            raise DeviceError(f"{self.describe()} is not a Systola device: its identity register reads {identity:#010x}")
+        if self._function.read_word(bar_offset(dma_register_address("identity"), self._window)) != DMA_IDENTITY:
+            raise DeviceError(f"{self.describe()} has no DMA engine: its gateware was built without one")
+        config = reported_config(registers, self.describe())
+        return {region: region_bytes(config, region) for region in Region} | {Region.DMA: DMA_REGISTER_BYTES}
+
+    def describe(self) -> str:
+        return self._function.describe()
+
+    def close(self) -> None:
+        self._function.close()
+
+    def pump(self, seconds: float) -> None:
+        self._function.pump(seconds)
+
+    # Words.
+
+    def _read_word(self, address: int) -> int:
+        """A register, or a word of memory. All ones may be its value, or say that nothing is there: IDENTITY tells
+        which."""
+        word = self._function.read_word(bar_offset(address, self._window))
+        if word == ALL_ONES and self._gone():
+            self._lost = True
+            raise LinkError(f"{self.describe()} is gone, or its link was reset: it reads all ones")
+        return word
+
+    def _write_word(self, address: int, value: int) -> None:
+        if address == _SCRATCH:
+            self._mark = value
+        self._function.write_word(bar_offset(address, self._window), value)
+
+    def _gone(self) -> bool:
+        return self._function.read_word(bar_offset(register_address("identity"), self._window)) == ALL_ONES
+
+    def _return(self) -> None:
+        """After the device was gone: go on if it is back with all that it held, of which the scratch register is the
+        witness."""
+        if not self._lost:
+            return
+        self._ring.abandon()
+        if self._gone() and not (self._function.reset() and not self._gone()):
+            raise LinkError(f"{self.describe()} is still gone: it reads all ones")
+        if self._function.read_word(bar_offset(_SCRATCH, self._window)) != self._mark:
+            raise LinkError(f"{self.describe()} was configured anew and has lost its program: open it again")
+        self._lost = False
+
+    def read(self, address: int, length: int) -> bytes:
+        region = self._check(address, length)
+        self._return()
+        if region in _MEMORIES and length >= _LEAST_TRANSFER:
+            return b"".join(self._transfer_from(place, size) for place, size in _pieces(address, length))
+        return b"".join(self._read_word(place).to_bytes(4, "little") for place in range(address, address + length, 4))
+
+    def write(self, address: int, data: bytes) -> None:
+        region = self._check(address, len(data))
+        self._return()
+        if region in _MEMORIES and len(data) >= _LEAST_TRANSFER:
+            for place, size in _pieces(address, len(data)):
+                self._transfer_to(place, data[place - address : place - address + size])
+            return
+        for place in range(0, len(data), 4):
+            self._write_word(address + place, int.from_bytes(data[place : place + 4], "little"))
+        if data:
+            self._read_word(register_address("status"))  # comes back behind the writes: they are in place, or the device is gone
+
+    def _check(self, address: int, length: int) -> Region | None:
+        """The region of ``length`` bytes at ``address``; an access outside would not come back with an error of its
+        own."""
+        if address % 4 or length % 4:
+            raise ValueError(f"an access is made in whole words: {length} bytes at {address:#x}")
+        for region in Region:
+            if region.base <= address and address + length <= region.base + self._sizes[region]:
+                return region
+        if length == 0:
+            return None
+        raise AddressError(f"{self.describe()} has no memory there: {address:#010x} to {address + length:#010x}")
+
+    # Blocks.
+
+    def _transfer_to(self, address: int, data: bytes) -> None:
+        self._staging.view[: len(data)] = data
+        self._run([Descriptor(DmaKind.TO_DEVICE, len(data), address, self._staging.address)])
+
+    def _transfer_from(self, address: int, size: int) -> bytes:
+        self._run([Descriptor(DmaKind.FROM_DEVICE, size, address, self._staging.address)])
+        with self._staging.view[:size] as part:
+            return bytes(part)
+
+    def _run(self, descriptors: list[Descriptor]) -> None:
+        self._ring.wait(self._ring.submit(descriptors))
+
+    # Inferences.
+
+    def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array] | None:
+        """As :meth:`~systola.transports.base.Transport.run_batch`, with several inferences in flight.
+
+        Each has a part of the staging memory. The device takes its inputs, runs, and sends its outputs without the host
+        in between.
+        """
+        self._return()
+        slot = _plan(inputs, outputs)
+        runs = len(inputs[0][1])
+        together = min(runs, _STAGING_BYTES // slot.size, RING_SIZE // (len(inputs) + len(outputs) + 2))
+        answers = [np.empty((runs, size), np.int8) for _, size in outputs]
+        events: deque[int] = deque()
+        started = finished = 0
+        try:
+            while finished < runs:
+                while started < min(runs, finished + together):
+                    base = started % together * slot.size
+                    events.append(self._ring.submit(list(self._inference(started, base, slot, inputs, outputs))))
+                    started += 1
+                self._ring.wait(events.popleft())
+                base = finished % together * slot.size
+                for (_, size), place, answer in zip(outputs, slot.outputs, answers, strict=True):
+                    with self._staging.view[base + place : base + place + size] as part:
+                        answer[finished] = np.frombuffer(bytes(part), np.int8)
+                finished += 1
+        except RingStopped as stopped:
+            if stopped.error is DmaError.PROGRAM_FAILED:
+                return None
+            raise
+        finally:
+            if events:
+                self._ring.abandon()
+        return answers
+
+    def _inference(
+        self, number: int, base: int, slot: _Slot, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]
+    ) -> Iterator[Descriptor]:
+        """Put the inputs of inference ``number`` into its part of the staging memory and yield what the device shall
+        do."""
+        for (offset, values), place in zip(inputs, slot.inputs, strict=True):
+            data = values[number].tobytes()
+            self._staging.view[base + place : base + place + len(data)] = data
+            yield Descriptor(DmaKind.TO_DEVICE, len(data), Region.ACTIVATION.base + offset, self._staging.address + base + place)
+        yield Descriptor(DmaKind.RUN)
+        for (offset, size), place in zip(outputs, slot.outputs, strict=True):
+            yield Descriptor(DmaKind.FROM_DEVICE, size, Region.ACTIVATION.base + offset, self._staging.address + base + place)
+
+
+def _plan(inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> _Slot:
+    places, end = [], 0
+    for size in (*(values.shape[1] for _, values in inputs), *(size for _, size in outputs)):
+        places.append(end)
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return _Slot(tuple(places[: len(inputs)]), tuple(places[len(inputs) :]), end)
+
+
+def _pieces(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """``length`` bytes from ``address`` in pieces that the staging memory holds."""
+    for place in range(0, length, _STAGING_BYTES):
+        yield address + place, min(_STAGING_BYTES, length - place)

@@ -1,0 +1,1 @@
+"""The arithmetic in numpy: requantization, the LSTM cell, and kernels of the integer graph."""

@@ -1,0 +1,1 @@
+"""Programs in numpy: the interpreter, the golden board behind the memory map, and its DMA engine."""

@@ -1,0 +1,1 @@
+"""The gateware compiled by Verilator: builds and their cache, boards as byte pipes, PCIe."""

@@ -1,0 +1,1 @@
+"""Benches of gateware blocks, and what they need: builds, simulated memories, planted faults."""

@@ -1,0 +1,165 @@
+"""A bench for the compact post-processor: between simulated memories beside the model, with the instructions of
+``post_bench``."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from amaranth.sim import Simulator
+
+from support.benches.post_bench import Bench
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import ErrorCode
+from systola_firmware.spec.presets import PRESETS
+from systola_hdl.compact.post.unit import PostUnit
+from systola_sim.blocks.post_unit import PostUnitModel
+
+__all__ = ["COMPACT", "Bench"]
+
+COMPACT: Config = PRESETS["icebreaker"].replace(activation_bytes=4096, weight_bytes=8192)
+
+
+@functools.cache
+def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
+    """A unit, its simulator, which takes half a second to make, and the processes that it runs after a reset."""
+    dut = PostUnit(config)
+    processes: dict[str, Any] = {}
+
+    async def serve(ctx: Any) -> None:
+        await processes["serve"](ctx)
+
+    async def control(ctx: Any) -> None:
+        await processes["control"](ctx)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(serve, background=True)
+    simulator.add_testbench(control)
+    return dut, simulator, processes
+
+
+@dataclass
+class Bench(Bench):
+    """Serves the ports of :class:`PostUnit` with exact latencies, random stalls, and garbage where nothing is
+    promised."""
+
+    config: Config = COMPACT
+    seed: int = 1
+    stall: float = 0.0
+    drain_latency: int = 2
+    #: Cycle, word address and mask of every write.
+    writes: list[tuple[int, int, int]] = field(default_factory=list)
+    drained: int = 0
+    cycle: int = 0
+
+    def run(self, watchdog: int = 20000) -> list[int]:  # type: ignore[override]
+        """Run every operation up to the first error; compare memory and error with the model. Return the cycles of
+        each."""
+        dut, simulator, processes = _simulation(self.config)
+        model = PostUnitModel(self.config, self.activation.copy(), self.weights)
+        self.memory = self.activation.copy()
+        self.jobs = deque(job for _, jobs in self.operations for job in jobs)
+        cycles: list[int] = []
+
+        async def control(ctx: Any) -> None:
+            port = dut.control
+            for operation, jobs in self.operations:
+                expected = model.execute(operation, jobs)
+                ctx.set(port.opcode, operation.opcode)
+                for index, word in enumerate(operation.encode()[1:]):
+                    while self.rng.random() < self.stall:
+                        await ctx.tick()
+                    assert not ctx.get(port.busy)
+                    ctx.set(port.word_valid, 1)
+                    ctx.set(port.word, word)
+                    ctx.set(port.word_index, index)
+                    await ctx.tick()
+                    ctx.set(port.word_valid, 0)
+                    ctx.set(port.word, self.rng.getrandbits(32))
+                    ctx.set(port.word_index, self.rng.randrange(15))
+                ctx.set(port.start, 1)
+                await ctx.tick()
+                ctx.set(port.start, 0)
+                ctx.set(port.opcode, self.rng.getrandbits(8))
+                start = self.cycle
+                done = error = 0
+                while not (done or error):
+                    assert ctx.get(port.busy)
+                    assert ctx.get(dut.busy)
+                    _, _, done, error, code = await ctx.tick().sample(port.done, port.error, port.error_code)
+                    assert self.cycle - start < watchdog, f"no end of {operation}"
+                cycles.append(self.cycle - start)
+                assert (ErrorCode(code) if error else ErrorCode.NONE) == expected, operation
+                np.testing.assert_array_equal(self.memory, model.activation)
+                if expected is not ErrorCode.NONE:
+                    written = len(self.writes)
+                    for _ in range(60):
+                        _, _, done, error, code = await ctx.tick().sample(port.done, port.error, port.error_code)
+                        assert (done, error, code, ctx.get(port.busy)) == (0, 0, expected, 1)
+                    assert len(self.writes) == written
+                    return
+                assert not ctx.get(port.busy)
+
+        if processes:  # it has run before
+            simulator.reset()
+        processes.update(serve=self._serve(dut), control=control)
+        simulator.run()
+        return cycles
+
+    def _serve(self, dut: PostUnit) -> Any:
+        rng = self.rng
+        read, write, weights, drain = dut.activation_read, dut.activation_write, dut.weights, dut.drain
+        requests = (read, weights, write, drain)
+
+        async def serve(ctx: Any) -> None:
+            refused: dict[int, tuple[int, ...]] = {}
+            answers: deque[bytes | None] = deque([None] * (self.drain_latency - 1))
+            while True:
+                ready = [rng.random() >= self.stall for _ in requests]
+                for port, value in zip(requests, ready, strict=True):
+                    ctx.set(port.ready, value)
+                ctx.set(drain.full, bool(self.jobs) and bool(ctx.get(drain.full) or rng.random() >= self.stall))
+                _, _, *sampled = await ctx.tick().sample(
+                    *(port.valid for port in requests),
+                    *(read.address, weights.address, write.address, drain.position),
+                    *(write.data.as_value(), write.mask, drain.full, drain.release),
+                )
+                valid, places, (data, mask, full, release) = sampled[:4], sampled[4:8], sampled[8:]
+                for number in range(4):
+                    payload = (places[number], data, mask) if number == 2 else (places[number],)
+                    if number in refused:
+                        assert valid[number], f"port {number}: valid fell before it was accepted"
+                        assert payload == refused.pop(number), f"port {number}: payload changed before it was accepted"
+                    if valid[number] and not ready[number]:
+                        refused[number] = payload
+                accepted = [bool(valid[number] and ready[number]) for number in range(4)]
+                # A read accepted after a write sees it.
+                indices = (places[0] + np.arange(4)) % self.config.activation_bytes
+                self._answer(ctx, read, self.memory[indices].tobytes() if accepted[0] else None)
+                self._answer(ctx, weights, self.weights[4 * places[1] : 4 * places[1] + 4].tobytes() if accepted[1] else None)
+                if accepted[2]:
+                    self.writes.append((self.cycle, places[2], mask))
+                    for lane in range(4):
+                        if mask >> lane & 1:
+                            self.memory[4 * places[2] + lane] = np.uint8(data >> 8 * lane & 0xFF).view(np.int8)
+                if valid[3]:
+                    assert full, "drain.valid without a full half"
+                answers.append(self.jobs[0][places[3]].astype("<i4").tobytes() if accepted[3] else None)
+                self._answer(ctx, drain, answers.popleft())
+                if release:
+                    assert full
+                    self.jobs.popleft()
+                    self.drained += 1
+                    ctx.set(drain.full, 0)
+                self.cycle += 1
+
+        return serve
+
+    def _answer(self, ctx: Any, port: Any, answer: bytes | None) -> None:
+        data = port.data.as_value()
+        ctx.set(port.data_valid, answer is not None)
+        ctx.set(data, self.rng.getrandbits(len(data)) if answer is None else int.from_bytes(answer, "little"))

@@ -1,0 +1,1 @@
+"""Random integer graphs, made without any model file."""

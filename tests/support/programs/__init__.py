@@ -1,0 +1,1 @@
+"""Programs assembled by hand or at random."""
