@@ -1,4 +1,4 @@
-"""The compiler, and the contract that it shares with gateware, models and driver. The way of a model is from top to bottom:
+"""The compiler, and the contract that it shares with gateware, models and driver. A model goes from top to bottom:
 
 compiler  one call from a model file to a program
 tflite    the file, and the importer: operators become layers

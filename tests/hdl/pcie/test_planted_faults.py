@@ -19,7 +19,8 @@ HOST, BAR, HIGH = 0x0018, 0xE300_0000, 0x7_0000_0000
 def session(fault: Fault | None) -> None:
     """Some of everything: words of all byte enables, refusals, transfers of all alignments, a message. Fails if all is
     not well."""
-    endpoint = with_fault("systola_hdl.pcie", "endpoint", fault)
+    planted = fault and replace(fault, module=f"tlp.{fault.module}")
+    endpoint = with_fault("systola_hdl.pcie", "endpoint", planted)
     rng = random.Random(7)
     bench = EndpointBench(endpoint.TlpEndpoint(20, message=True, timeout=600), max_read_request=0, reorder=True, seed=7)
     content = rng.randbytes(600)
@@ -80,7 +81,10 @@ FAULTS: dict[str, tuple[Fault, str | None]] = {
         ),
         "lower address",
     ),
-    "completion: byte count always 4": (Fault("completer", "second.byte_count.eq(count)", "second.byte_count.eq(4)"), "byte count"),
+    "completion: byte count always 4": (
+        Fault("completer", "second.byte_count.eq(count)", "second.byte_count.eq(4)"),
+        "byte count",
+    ),
     "completion: byte count 8": (Fault("completer", "second.byte_count.eq(count)", "second.byte_count.eq(8)"), "byte count"),
     "completion: another tag": (
         Fault("completer", "third.tag.eq(request.request.tag)", "third.tag.eq(request.request.tag ^ 1)"),
@@ -181,7 +185,9 @@ MORE: dict[str, tuple[Fault, str | None]] = {
     "read: one tag for all": (Fault("slots", "self.tag.eq(tail | use << TAG_BITS - 1)", "self.tag.eq(3)"), "tag reuse"),
     "read: tags too wide": (
         Fault(
-            "read_requester", "Cat(piece.first_be, piece.last_be, slots.tag)", "Cat(piece.first_be, piece.last_be, slots.tag | 32)"
+            "read_requester",
+            "Cat(piece.first_be, piece.last_be, slots.tag)",
+            "Cat(piece.first_be, piece.last_be, slots.tag | 32)",
         ),
         "tag",
     ),
