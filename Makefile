@@ -28,14 +28,13 @@ $(READY): pyproject.toml scripts/setup.sh
 	@touch $@
 
 demo: $(READY) ## build the simulated board, run the example model on it and compare every answer with TensorFlow Lite Micro
-	@$(PYTHON) -m systola.commands.demo
+	@$(PYTHON) -m systola demo
 
 lint: $(READY) ## ruff, its formatter in check mode, mypy, and whether the generated documents are up to date
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m systola_firmware.docs --check
-	$(PYTHON) -m systola_boards.documents --check
+	$(PYTHON) -m systola docs --check
 
 test: lint ## lint and the quick tests: a quarter of an hour on two cores
 	$(PYTHON) -m pytest -q -n 2 -m "not full" tests
@@ -57,40 +56,39 @@ sim: $(READY) ## build the simulated board (PRESET=name for another than ulx3s-8
 	@$(PYTHON) -m systola sim --preset $(PRESET)
 
 bench: $(READY) ## measure the examples, the shared models and a synthetic LSTM on the simulated board: build/bench/*.json and a table
-	@$(PYTHON) -m systola.measure.benchmark --device sim:$(PRESET) --output build/bench
+	@$(PYTHON) -m systola bench --device sim:$(PRESET) --output build/bench
 
 verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=name)
 	@mkdir -p build/verilog
-	@$(PYTHON) -m systola_boards.toolchain.verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
+	@$(PYTHON) -m systola verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
 	@echo build/verilog/$(PRESET).v
 
 synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.toolchain.synthesis --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
+	@$(PYTHON) -m systola synth --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
 
 netlist: PRESET = tiny-4x4
 netlist: $(READY) ## run a model on the cells that synthesis makes of PRESET=tiny-4x4 FAMILY=ecp5 (FAULT=lut or multiplier: changed)
-	@$(PYTHON) -m systola_boards.netlist.check --preset $(PRESET) --family $(FAMILY) $(if $(FAULT),--fault $(FAULT))
+	@$(PYTHON) -m systola netlist --preset $(PRESET) --family $(FAMILY) $(if $(FAULT),--fault $(FAULT))
 
 blocks: $(READY) ## measure every block of three presets and write docs/blocks.md: hours
-	$(PYTHON) -m systola_boards.blocks.table
-	$(PYTHON) -m systola_boards.documents
+	$(PYTHON) -m systola blocks
+	$(PYTHON) -m systola docs
 
 bitstream: $(READY) ## build BOARD=icebreaker to build/boards/ (SEED=, SEEDS=1,2,3 or TRIES=n; CLOCK=MHz; see docs/boards.md)
-	@$(PYTHON) -m systola_boards.toolchain.bitstream --board $(BOARD) $(PLACEMENT) $(if $(CLOCK),--clock $(CLOCK))
+	@$(PYTHON) -m systola bitstream --board $(BOARD) $(PLACEMENT) $(if $(CLOCK),--clock $(CLOCK))
 
 bitstreams: $(READY) ## build all boards: hours
-	@$(PYTHON) -m systola_boards.toolchain.bitstream --board all $(PLACEMENT)
+	@$(PYTHON) -m systola bitstream --board all $(PLACEMENT)
 
 prepare: BOARD = litefury
 prepare: $(READY) ## write Verilog, constraints and recipe for BOARD=litefury or nitefury, whose tools are not run here
-	@$(PYTHON) -m systola_boards.toolchain.prepare --board $(BOARD)
+	@$(PYTHON) -m systola prepare --board $(BOARD)
 
 program: $(READY) ## load BOARD=icebreaker's bitstream into the board
-	@$(PYTHON) -m systola_boards.toolchain.program --board $(BOARD)
+	@$(PYTHON) -m systola program --board $(BOARD)
 
 docs: $(READY) ## write the documents that are generated from the definitions
-	$(PYTHON) -m systola_firmware.docs
-	$(PYTHON) -m systola_boards.documents
+	$(PYTHON) -m systola docs
 
 clean: ## delete everything that was built; the virtual environment stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

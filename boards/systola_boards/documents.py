@@ -1,4 +1,4 @@
-"""Keeps results of builds in the repository: ``python -m systola_boards.documents`` after builds, or with ``--check``.
+"""The generated pages of ``docs/``: ``systola docs``. Results of builds are kept in the repository.
 
 What is kept is data: ``host/systola/boards.json``, which ``systola boards`` shows, and ``docs/blocks.json``. The tables
 in ``docs/boards.md`` and ``docs/blocks.md`` are made from these two and nothing else, between the markers that name
@@ -16,17 +16,18 @@ from typing import Annotated, Any
 
 import typer
 
+from systola_boards.blocks.table import BLOCKS_JSON
 from systola_boards.catalogue.board import Board
 from systola_boards.catalogue.boards import BOARDS
 from systola_boards.catalogue.prepared import PREPARED, STATE, PreparedBoard
 from systola_boards.fpga.devices import DEVICES
+from systola_firmware.docs import write_pages
 from systola_firmware.spec import presets as configurations
 from systola_firmware.spec.config import Config
 
-__all__ = ["BLOCKS_JSON", "BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
+__all__ = ["BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
 
 BOARDS_JSON = Path("host/systola/boards.json")
-BLOCKS_JSON = Path("docs/blocks.json")
 _PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
 _SECTION = re.compile(r"(<!-- begin: (?P<name>[\w-]+), generated -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
@@ -173,7 +174,7 @@ def main(
     root: Annotated[Path, typer.Option(help="folder of the repository")] = Path(),
     check: Annotated[bool, typer.Option("--check", help="write nothing; exit with 1 if a page is not as generated")] = False,
 ) -> None:
-    """Take the results of builds into the repository's data, and make the tables of its pages from that data."""
+    """Write the generated pages of docs/: those of the definitions, and tables of what the last builds left."""
     kept = (
         {board["name"]: board for board in json.loads((root / BOARDS_JSON).read_text())} if (root / BOARDS_JSON).is_file() else {}
     )
@@ -189,7 +190,7 @@ def main(
         (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []
     tables = board_tables(json.loads((root / BOARDS_JSON).read_text())) | block_tables(blocks)
-    differing = []
+    differing = write_pages(root / "docs", check=check)
     for page in _PAGES:
         text = (root / page).read_text(encoding="utf-8")
         made = with_tables(text, tables)
@@ -198,9 +199,5 @@ def main(
             if not check:
                 (root / page).write_text(made, encoding="utf-8")
     if check and differing:
-        sys.stderr.write(f"not as generated: {', '.join(differing)}; run python -m systola_boards.documents\n")
+        sys.stderr.write(f"not as generated: {', '.join(differing)}; run `make docs`\n")
         raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    app()

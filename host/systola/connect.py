@@ -126,9 +126,7 @@ def _open_pcie_simulation(config: Config, progress: Progress | None) -> Device:
 def _open_golden(config: Config) -> Device:
     from systola.transports.golden import GoldenTransport
 
-    device = _device(GoldenTransport(config))
-    device.has_cycles = False
-    return device
+    return _device(GoldenTransport(config))
 
 
 def _open_pcie(place: str, progress: Progress | None) -> Device:
@@ -138,9 +136,7 @@ def _open_pcie(place: str, progress: Progress | None) -> Device:
     if kind == "golden":
         from systola.transports.pcie.simulated import GoldenFunction
 
-        device = _device(PcieTransport(GoldenFunction(_with_dma(rest)), timeout=_SIMULATION_TIMEOUT))
-        device.has_cycles = False
-        return device
+        return _device(PcieTransport(GoldenFunction(_with_dma(rest)), timeout=_SIMULATION_TIMEOUT))
     if kind == "sim":
         return _open_pcie_simulation(_with_dma(rest), progress)
     if platform.machine() not in _ORDERED:

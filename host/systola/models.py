@@ -11,7 +11,7 @@ from systola_firmware.spec import program_file
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.program import Program
 
-__all__ = ["load_program", "read_model_file"]
+__all__ = ["compile_file", "load_program", "read_model_file"]
 
 
 def read_model_file(path: str | Path) -> bytes:
@@ -37,15 +37,27 @@ def load_program(model: str | Path | bytes | Program, config: Config, *, statefu
     """
     if isinstance(model, Program):
         return _checked(model, "the program", stateful, batch)
-    name = "the model" if isinstance(model, bytes) else str(model)
-    data = model if isinstance(model, bytes) else read_model_file(model)
+    if isinstance(model, bytes):
+        name, title, data = "the model", "", model
+    else:
+        name, title, data = str(model), Path(model).stem, read_model_file(model)
     try:
         if program_file.is_program(data):
             return _checked(program_file.load(data), name, stateful, batch)
-        # By path where there is one: the program then has the file's name.
-        return compiler.compile_model(data if isinstance(model, bytes) else model, config, stateful=stateful, batch=batch)
+        return compiler.compile_model(data, config, name=title, stateful=stateful, batch=batch)
     except CompileError as error:
         raise ProgramError(f"{name}: {error}") from error
+
+
+def compile_file(path: Path, config: Config, *, stateful: bool = False, batch: int = 1) -> Program:
+    """The program of a ``.tflite`` file; as :func:`load_program`, but a program file is refused."""
+    data = read_model_file(path)
+    if program_file.is_program(data):
+        raise ProgramError(f"{path} is a compiled program already")
+    try:
+        return compiler.compile_model(data, config, name=path.stem, stateful=stateful, batch=batch)
+    except CompileError as error:
+        raise ProgramError(f"{path}: {error}") from error
 
 
 def _checked(program: Program, name: str, stateful: bool, batch: int) -> Program:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from systola.device import Device, Mark, Outcome
+from systola.engine import Engine
 from systola.errors import DeviceError, ProgramError
 from systola.measure.profiles import LayerProfile, layer_at, profile_layers
+from systola.outcome import Mark, Outcome
 from systola.tensors import Batch, Int8Array, dequantize, split_batch
+from systola.transports.base import ProgramStopped
 from systola_firmware.spec import isa
 from systola_firmware.spec.memory_map import COUNTERS, Region
 from systola_firmware.spec.program import Binding, LayerRecord, Program
@@ -53,7 +55,7 @@ class Session:
         the first.
     """
 
-    def __init__(self, device: Device, program: Program, *, verify: bool = False) -> None:
+    def __init__(self, device: Engine, program: Program, *, verify: bool = False) -> None:
         self.device = device
         self.program = program
         self.counters: dict[str, int] = {}
@@ -190,13 +192,18 @@ class Session:
         """Each output of all inferences, stacked."""
         together = self.program.batch
         groups = [batch.items[first : first + together] for first in range(0, len(batch.items), together)]
-        answers = self._run_at_once(groups) if len(groups) > 1 and not self.program.stateful else None
-        if answers is None:
-            answers = [self._run_group(group) for group in groups]
+        at_once = len(groups) > 1 and not self.program.stateful and self.device.transport.runs_batches
+        try:
+            answers = self._run_at_once(groups) if at_once else self._run_in_turn(groups)
+        except ProgramStopped:  # in one of them: in turn, the one that fails says why
+            answers = self._run_in_turn(groups)
         return [np.concatenate(column)[: len(batch.items)] for column in zip(*answers, strict=True)]
 
-    def _run_at_once(self, groups: list[Group]) -> list[list[Int8Array]] | None:
-        """All of ``groups`` together on a device that can do so, else None."""
+    def _run_in_turn(self, groups: list[Group]) -> list[list[Int8Array]]:
+        return [self._run_group(group) for group in groups]
+
+    def _run_at_once(self, groups: list[Group]) -> list[list[Int8Array]]:
+        """All of ``groups`` together. Raises :class:`~systola.transports.base.ProgramStopped`."""
         packed = zip(*(self._pack_inputs(group) for group in groups), strict=True)
         inputs = [
             (binding.placement.start, np.stack([np.frombuffer(region, dtype=np.int8) for region in regions]))
@@ -204,8 +211,6 @@ class Session:
         ]
         places = [binding.placement for binding in self.program.outputs]
         columns = self.device.transport.run_batch(inputs, [(place.start, place.size) for place in places])
-        if columns is None:
-            return None
         if self.device.has_cycles:  # those of the last inference
             outcome = self.device.outcome()
             self.counters, self._marks = outcome.counters, outcome.marks

@@ -54,7 +54,7 @@ def test_inputs_go_through_in_groups(
 ) -> None:
     device, runs = systola.open("golden:tiny-4x4"), {1: 1, 2: 1, 3: 1, 4: 2, 7: 3}[count]
     if not at_once:
-        monkeypatch.setattr(GoldenTransport, "run_batch", lambda *_: None)
+        monkeypatch.setattr(GoldenTransport, "runs_batches", False)
     session = device.load(program)
     execute, calls = device.execute, []
     monkeypatch.setattr(device, "execute", lambda **options: calls.append(options) or execute(**options))

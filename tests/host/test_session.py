@@ -9,6 +9,7 @@ import pytest
 from support.programs.small_program import CHANNELS, small_program
 
 import systola
+from systola.transports.base import ProgramStopped
 from systola.transports.golden import GoldenTransport
 from systola_firmware.spec.isa import VERSION
 from systola_firmware.spec.memory_map import MARK_WORDS, Region, register_address
@@ -48,7 +49,12 @@ def test_one_by_one_and_at_once_agree(device: systola.Device, monkeypatch: pytes
     stacked = np.random.default_rng(2).integers(-128, 128, (5, 1, CHANNELS), dtype=np.int8)
     at_once = session.run(stacked)
     calls = []
-    monkeypatch.setattr(GoldenTransport, "run_batch", lambda *arguments: calls.append(arguments))
+
+    def stopped(*arguments: object) -> None:
+        calls.append(arguments)
+        raise ProgramStopped("one of them")
+
+    monkeypatch.setattr(GoldenTransport, "run_batch", stopped)
     np.testing.assert_array_equal(session.run(stacked), at_once)
     assert len(calls) == 1
 
@@ -127,6 +133,8 @@ def test_a_wrong_real_input_is_refused(device: systola.Device, x: np.ndarray, se
 
 class Altered(GoldenTransport):
     """A golden device in which registers, or a memory, read other values than they hold."""
+
+    has_cycles = True
 
     def __init__(self, **registers: int) -> None:
         super().__init__(CONFIG)

@@ -150,6 +150,8 @@ def test_the_command_line_compiles_and_runs_a_stream(device: systola.Device, tmp
 class Traced(GoldenTransport):
     """A golden device whose trace has made-up counters: each is ``place of its mark² · number of the counter``."""
 
+    has_cycles = True
+
     def read(self, address: int, length: int) -> bytes:
         data = np.frombuffer(super().read(address, length), "<u4").copy()
         if address == Region.TRACE.base:

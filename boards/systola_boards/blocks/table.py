@@ -1,4 +1,4 @@
-"""Measures all blocks of several presets: ``python -m systola_boards.blocks.table``, or ``make blocks``."""
+"""Measures all blocks of several presets: ``systola blocks``, or ``make blocks``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from systola_boards.blocks.catalogue import blocks_of
-from systola_boards.documents import BLOCKS_JSON
+from systola_boards.blocks.synthesis import BlockResult, measure
 from systola_boards.toolchain.programs import SynthesisError
-from systola_boards.toolchain.synthesis import BlockResult, measure
 from systola_firmware.spec import presets as configurations
 
-__all__ = ["PRESETS", "app", "row_of"]
+__all__ = ["BLOCKS_JSON", "PRESETS", "app", "row_of"]
+
+#: Where the results are kept, from the root of the repository.
+BLOCKS_JSON = Path("docs/blocks.json")
 
 #: One for each family.
 PRESETS = ("ulx3s-85f", "icebreaker", "tang-nano-20k", "litefury")
@@ -76,7 +78,3 @@ def main(
     if failures:
         typer.echo(f"{failures} blocks could not be measured, and have no row", err=True)
         raise typer.Exit(2)
-
-
-if __name__ == "__main__":
-    app()

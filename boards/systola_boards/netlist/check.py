@@ -1,6 +1,6 @@
 """The netlist check: what synthesis has made of an engine runs a model and answers bit by bit as it should.
 
-``python -m systola_boards.netlist.check``. A board's inside, down to its UART's pins, is mapped to the cells of an FPGA
+``systola netlist``. A board's inside, down to its UART's pins, is mapped to the cells of an FPGA
 family by Yosys; the cells' simulation models (:mod:`systola_sim.cells`) go with it into Verilator, and the usual driver
 talks to the pins. The answers must be the golden model's. With ``--fault`` one cell is another one, which the check
 must notice.
@@ -166,7 +166,3 @@ def main(
     tell("model", f"{MODEL.name}, {outcome.cycles:,} cycles an inference")
     tell("answers", f"{sum(outcome.right)} of {len(outcome.right)} equal the golden model's in every element")
     raise typer.Exit(0 if all(outcome.right) else 1)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,4 +1,4 @@
-"""Bitstreams: ``python -m systola_boards.toolchain.bitstream --board ulx3s-85f``, which is what ``make bitstream``
+"""Bitstreams: ``systola bitstream --board ulx3s-85f``, which is what ``make bitstream``
 runs."""
 
 from __future__ import annotations
@@ -184,7 +184,3 @@ def main(
             worst = 2
     if worst:
         raise typer.Exit(worst)
-
-
-if __name__ == "__main__":
-    app()

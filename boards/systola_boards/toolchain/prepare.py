@@ -1,4 +1,4 @@
-"""Writes what another machine needs to build a prepared board: ``python -m systola_boards.toolchain.prepare``, or
+"""Writes what another machine needs to build a prepared board: ``systola prepare``, or
 ``make prepare``.
 
 Nothing here runs the tools that it is for: openXC7's Yosys and nextpnr-xilinx, Project X-Ray's data, and the open
@@ -167,7 +167,3 @@ def main(
     for name, text in files_of(PREPARED[board]).items():
         (folder / name).write_text(text, encoding="utf-8")
     typer.echo(f"{folder}: {STATE}")
-
-
-if __name__ == "__main__":
-    app()

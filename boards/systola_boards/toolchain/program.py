@@ -1,4 +1,4 @@
-"""Loads a bitstream into a board: ``python -m systola_boards.toolchain.program --board ulx3s-85f``, or ``make
+"""Loads a bitstream into a board: ``systola program --board ulx3s-85f``, or ``make
 program``."""
 
 from __future__ import annotations
@@ -56,7 +56,3 @@ def main(
         raise typer.Exit(1) from None
     baud = f"@{chosen.uart_baud}" if chosen.uart_baud is not None else ""
     typer.echo(f"{board} is loaded ({program}). Try: systola info --device serial:{chosen.port}{baud}")
-
-
-if __name__ == "__main__":
-    app()

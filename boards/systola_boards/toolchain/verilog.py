@@ -1,4 +1,4 @@
-"""Writes a preset's gateware as Verilog: ``python -m systola_boards.toolchain.verilog``, or ``make verilog``."""
+"""Writes a preset's gateware as Verilog: ``systola verilog``, or ``make verilog``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,3 @@ def main(
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     output.write_text(text)
-
-
-if __name__ == "__main__":
-    app()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from systola_firmware.ir.graph import Tensor
 from systola_firmware.numerics import fixed_point
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import (
@@ -21,6 +20,7 @@ from systola_firmware.numerics.quantization import (
     TABLE_DOMAIN,
     Activation,
     QuantizationError,
+    Quantized,
     activation_range,
     quantize_multiplier,
     quantized_bound,
@@ -35,7 +35,7 @@ _INTEGER_BITS = 4
 _LARGEST_RATIO_EXPONENT = 22
 
 
-def _requantized(source: Tensor, target: Tensor, ratio: float, minimum: int, maximum: int) -> Int8Array:
+def _requantized(source: Quantized, target: Quantized, ratio: float, minimum: int, maximum: int) -> Int8Array:
     multiplier, shift = quantize_multiplier(ratio)
     if shift > _LARGEST_RATIO_EXPONENT:
         raise QuantizationError(
@@ -45,31 +45,33 @@ def _requantized(source: Tensor, target: Tensor, ratio: float, minimum: int, max
     return np.clip(values, minimum, maximum).astype(np.int8)
 
 
-def quantize_table(source: Tensor, target: Tensor) -> Int8Array:
+def quantize_table(source: Quantized, target: Quantized) -> Int8Array:
     """QUANTIZE from int8 to int8: the ratio of the scales is a double."""
     return _requantized(source, target, source.scale / target.scale, INT8_MIN, INT8_MAX)
 
 
-def relu_table(source: Tensor, target: Tensor) -> Int8Array:
+def relu_table(source: Quantized, target: Quantized) -> Int8Array:
     """RELU as an operator of its own: the ratio of the scales is a double."""
     minimum, maximum = activation_range(Activation.RELU, target.scale, target.zero_point)
     return _requantized(source, target, source.scale / target.scale, minimum, maximum)
 
 
-def relu_n1_to_1_table(source: Tensor, target: Tensor) -> Int8Array:
+def relu_n1_to_1_table(source: Quantized, target: Quantized) -> Int8Array:
     """RELU_N1_TO_1 as an operator of its own: the ratio of the scales is rounded to float32."""
     ratio = float(np.float32(source.scale) / np.float32(target.scale))
     minimum, maximum = activation_range(Activation.RELU_N1_TO_1, target.scale, target.zero_point)
     return _requantized(source, target, ratio, minimum, maximum)
 
 
-def relu6_table(source: Tensor, _target: Tensor) -> Int8Array:
+def relu6_table(source: Quantized, _target: Quantized) -> Int8Array:
     """RELU6 as an operator of its own: TFLM clamps in the *input's* quantization and never requantizes."""
     six = quantized_bound(6.0, source.scale, source.zero_point)
     return np.clip(TABLE_DOMAIN, source.zero_point, min(INT8_MAX, six)).astype(np.int8)
 
 
-def _sigmoidal(source: Tensor, function: Callable[[np.ndarray, int], np.ndarray], fractional_bits: int, offset: int) -> Int8Array:
+def _sigmoidal(
+    source: Quantized, function: Callable[[np.ndarray, int], np.ndarray], fractional_bits: int, offset: int
+) -> Int8Array:
     """LOGISTIC and TANH: rescale to 4 integer bits, ``function`` in fixed point, round to ``fractional_bits``."""
     mantissa, shift = math.frexp(source.scale * (1 << (31 - _INTEGER_BITS)))
     if shift < 0:
@@ -88,13 +90,13 @@ def _sigmoidal(source: Tensor, function: Callable[[np.ndarray, int], np.ndarray]
     return np.where(inside, np.clip(values, INT8_MIN, INT8_MAX), saturated).astype(np.int8)
 
 
-def logistic_table(source: Tensor, target: Tensor) -> Int8Array:
+def logistic_table(source: Quantized, target: Quantized) -> Int8Array:
     """LOGISTIC: 8 fractional bits; TFLM demands the output zero point -128."""
     if target.zero_point != INT8_MIN:
         raise QuantizationError(f"has the output zero point {target.zero_point} where TFLM demands -128: convert the model again")
     return _sigmoidal(source, fixed_point.logistic, 8, INT8_MIN)
 
 
-def tanh_table(source: Tensor, _target: Tensor) -> Int8Array:
+def tanh_table(source: Quantized, _target: Quantized) -> Int8Array:
     """TANH: 7 fractional bits, output zero point 0 whatever the file says."""
     return _sigmoidal(source, fixed_point.tanh, 7, 0)

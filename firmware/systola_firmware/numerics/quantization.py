@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,16 @@ CELL_EXPONENTS = range(-15, -8)
 
 #: Every int8 value in the order of a table: entry ``x & 0xFF`` belongs to ``x``.
 TABLE_DOMAIN: npt.NDArray[np.int64] = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
+
+
+class Quantized(Protocol):
+    """What has a scale and a zero point: ``real = scale * (q - zero_point)``."""
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def zero_point(self) -> int: ...
 
 
 class QuantizationError(ValueError):

@@ -9,7 +9,7 @@ from amaranth.lib import data
 
 from systola_firmware.spec import isa
 
-__all__ = ["ERROR_CODE", "HEADER", "instruction_payload", "payload_layout", "words_layout"]
+__all__ = ["ERROR_CODE", "HEADER", "STREAM_LOOPS", "instruction_payload", "payload_layout", "words_layout"]
 
 
 def words_layout(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
@@ -27,6 +27,8 @@ def words_layout(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
 
 #: Shape of an :class:`~systola_firmware.spec.isa.ErrorCode`.
 ERROR_CODE = unsigned(8)
+#: Loops of a MATMUL, outermost first.
+STREAM_LOOPS = ("block", "group", "k2", "k1", "k0", "y", "x")
 #: The header word.
 HEADER = words_layout([isa.HEADER])
 

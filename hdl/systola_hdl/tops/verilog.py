@@ -25,13 +25,13 @@ Top = Literal["simulation", "board", "pcie"]
 _TOPS = {"simulation": SimulationTop, "board": Systola, "pcie": PcieSimulationTop}
 #: Modules of ``systola_firmware`` that define the hardware.
 _DEFINITIONS = (
-    "numerics/sigmoid.py",
     "spec/config.py",
     "spec/dma.py",
     "spec/isa.py",
     "spec/link.py",
     "spec/memory_map.py",
     "spec/pcie.py",
+    "spec/sigmoid.py",
 )
 #: An initial block that sets the words of one memory, the first to zero.
 _INITIAL = re.compile(

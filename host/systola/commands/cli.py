@@ -1,5 +1,5 @@
-"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``info``, ``boards``,
-``disassemble``, ``pcie``.
+"""The command line: ``systola compile``, ``run``, ``bench``, ``profile``, ``sim``, ``demo``, ``info``, ``boards``,
+``disassemble``, ``pcie``; and what other packages add (:mod:`systola.commands.plugins`).
 
 Whatever goes wrong is told in one sentence on stderr, with exit code 1; ``--debug`` shows the traceback as well.
 """
@@ -7,8 +7,7 @@ Whatever goes wrong is told in one sentence on stderr, with exit code 1; ``--deb
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,15 +16,17 @@ import typer
 from rich.console import Console
 
 from systola import __version__
+from systola.commands.guard import guarded
 from systola.commands.pcie import app as pcie_app
+from systola.commands.plugins import add_commands
 from systola.connect import DEFAULT_DEVICE, open_device
 from systola.device import Device
-from systola.errors import InputError, ProgramError, SystolaError
+from systola.errors import InputError, ProgramError
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.presets import DEFAULT_PRESET
 from systola_firmware.spec.presets import preset as find_preset
 
-__all__ = ["app", "guarded", "main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="systola",
@@ -95,13 +96,11 @@ def compile_command(
 ) -> None:
     """Compile a model to a program file, and report what it needs."""
     from systola.commands.reports import program_report
-    from systola.models import load_program, read_model_file
+    from systola.models import compile_file
     from systola_firmware.spec import program_file
 
     config = _preset(preset)
-    if program_file.is_program(read_model_file(model)):
-        raise ProgramError(f"{model} is a compiled program already")
-    program = load_program(model, config, stateful=stateful, batch=batch)
+    program = compile_file(model, config, stateful=stateful, batch=batch)
     _writable(output)
     output.write_bytes(program_file.dump(program))
     _out.print(program_report(program, config))
@@ -136,23 +135,36 @@ def run(
 
 @app.command()
 def bench(
-    model: ModelArgument,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model or program; without it, the examples and all that is at hand.")
+    ] = None,
     device: DeviceOption = DEFAULT_DEVICE,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurement here.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Without MODEL: the folder of a JSON file for each.")] = Path(
+        "build/bench"
+    ),
 ) -> None:
-    """Measure a model by the device's cycle counters."""
-    from systola.commands.reports import bench_table, recurrence_table
-    from systola.measure.benchmark import measure, write_record
+    """Measure a model by the device's cycle counters, or everything that there is to measure."""
+    from systola.commands.bench import measure_all
+    from systola.commands.reports import batch_table, bench_table, recurrence_table
+    from systola.measure.benchmark import measure
+    from systola.measure.record import write_record
 
-    if json_file is not None:
-        _writable(json_file)
-    with _opened(device) as opened:
-        record = measure(opened.load(model), model.stem)
-    if json_file is not None:
-        write_record(record, json_file)
-    _out.print(bench_table([record]))
-    if (table := recurrence_table([record])) is not None:
-        _out.print(table)
+    if model is None:
+        if json_file is not None:
+            raise InputError("--json is the file of one model's measurement: name the model, or use --output FOLDER")
+        records = measure_all(device, output, _out)
+    else:
+        if json_file is not None:
+            _writable(json_file)
+        with _opened(device) as opened:
+            records = [measure(opened.load(model), model.stem)]
+        if json_file is not None:
+            write_record(records[0], json_file)
+    _out.print(bench_table(records))
+    for table in (recurrence_table(records), batch_table(records)):
+        if table is not None:
+            _out.print(table)
 
 
 @app.command()
@@ -191,6 +203,15 @@ def sim(
         serve_board(config, cycles, _err, lambda port: typer.echo(f"{port}\n{hint.format(port)}"))
     else:
         typer.echo(f"The simulated {config.name} is ready: {build_board(config, _err)}")
+
+
+@app.command()
+def demo(device: DeviceOption = DEFAULT_DEVICE) -> None:
+    """Run the example model on its test images, and compare every answer with TensorFlow Lite Micro's."""
+    from systola.commands.demo import demonstrate
+
+    if not demonstrate(device, _out):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -240,35 +261,10 @@ def _writable(path: Path) -> None:
         raise InputError(f"{path} is a folder, not a file to write")
 
 
-def guarded(action: Callable[[], None], *, debug: bool) -> None:
-    """Call ``action``; what it raises becomes one sentence on stderr and exit code 1, with the traceback only if
-    ``debug``."""
-    try:
-        action()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        sys.exit(1)
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        sys.stderr.write(f"systola: {_sentence(error)}\n")
-        sys.exit(1)
+add_commands(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line with ``arguments`` (those of the process if None) and exit."""
     words = sys.argv[1:] if arguments is None else arguments
     guarded(lambda: app(words, prog_name="systola"), debug="--debug" in words)
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, SystolaError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, ImportError):
-        return f"this command needs the package {error.name}: install with `pip install 'systola[sim]'`"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    reason = " ".join(str(error).split()) or "no reason given"
-    return f"internal error, please report it ({type(error).__name__}: {reason}); `systola --debug …` shows where"

@@ -5,7 +5,6 @@ The oracle is TensorFlow Lite Micro with its reference kernels, from the ``tflit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from systola.commands.cli import guarded
 from systola.commands.reports import BuildProgress, program_report, run_progress
-from systola.connect import DEFAULT_DEVICE, open_device
+from systola.connect import open_device
 from systola.errors import ProgramError
-from systola.measure.benchmark import utilization
+from systola.measure.record import utilization
 from systola.session import Session
 from systola.tensors import Int8Array
 
-__all__ = ["main"]
+__all__ = ["demonstrate"]
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 MODEL = EXAMPLES / "digits_cnn_int8.tflite"
@@ -140,13 +138,3 @@ def _tell_cycles(session: Session, tell: Callable[[str, str], None]) -> None:
     tell("array use", f"{share:.1%} of {macs} multiplications a cycle (a small model; `make bench` has larger ones)")
     milliseconds = f"{1e3 * cycles / config.clock_hz:.3f} ms an inference at {config.clock_hz / 1e6:g} MHz"
     tell("time", f"{milliseconds}, worked out from the cycles; nothing was measured on a real board")
-
-
-def main() -> None:
-    """Run the demonstration on the device named by the first argument; exit code 1 if an answer differs."""
-    device = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_DEVICE
-    guarded(lambda: sys.exit(not demonstrate(device, Console())), debug="--debug" in sys.argv)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from systola.boards import known_boards
-from systola.measure.benchmark import Record, stalls, utilization
+from systola.measure.record import Record, stalls, utilization
 from systola.session import Session
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.presets import PRESETS

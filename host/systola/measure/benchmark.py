@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from systola.device import Device
-from systola.errors import DeviceError, ProgramError
-from systola.session import LayerProfile, Session
+from systola.errors import DeviceError
+from systola.measure.profiles import LayerProfile
+from systola.measure.record import STALL_PREFIX, Record, stalls, utilization
+from systola.session import Session
 from systola_firmware.spec.config import Config
 
-__all__ = ["Record", "measure", "stalls", "write_record"]
-
-#: JSON-ready: model, preset, array, macs, cycles, busy_cycles, utilization, clock_mhz, latency_ms, layers.
-#: A recurrent layer's entry has also ``recurrence``, per time step; the record of a synthetic LSTM also ``batch``.
-Record = dict[str, Any]
-
-_STALL_PREFIX = "wait_"
-
-
-def stalls(counters: dict[str, int]) -> dict[str, int]:
-    """The counters of waiting, by what was waited for."""
-    return {name.removeprefix(_STALL_PREFIX): value for name, value in counters.items() if name.startswith(_STALL_PREFIX)}
-
-
-def utilization(macs: int, cycles: int, config: Config) -> float:
-    """The part of the array's multiplications that the model needed: ``macs / (cycles * rows * columns)``, 0 for no
-    cycles."""
-    return macs / (cycles * config.rows * config.columns) if cycles else 0.0
+__all__ = ["measure", "model_files", "shared_folder", "step_bound"]
 
 
 def measure(session: Session, model: str) -> Record:
@@ -95,15 +75,9 @@ def _recurrence(session: Session, layer: LayerProfile) -> dict[str, Any]:
             "weight_bound": step_bound(units, session.device.config),
             "array_busy": each["array_busy"],
             "cell_busy": each["cell_busy"],
-            "stalls": {name.removeprefix(_STALL_PREFIX): value for name, value in each.items() if name.startswith(_STALL_PREFIX)},
+            "stalls": {name.removeprefix(STALL_PREFIX): value for name, value in each.items() if name.startswith(STALL_PREFIX)},
         }
     }
-
-
-def write_record(record: Record, path: Path) -> None:
-    """Write ``record`` as JSON. Raises ``OSError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def model_files(folders: Sequence[Path]) -> list[Path]:
@@ -115,62 +89,3 @@ def shared_folder() -> Path:
     """Where models that are not part of the project are: ``$SYSTOLA_MODELS``, else ``../shared/models`` beside the
     clone."""
     return Path(os.environ.get("SYSTOLA_MODELS") or Path(__file__).parents[4] / "shared" / "models")
-
-
-def _measure_file(device: Device, path: Path) -> Record:
-    return measure(device.load(path), path.stem)
-
-
-def measure_all(device_name: str, output: Path, console: Console) -> list[Record]:
-    """Measure the example models, the shared ones that are present, and the synthetic LSTM with each number of
-    sequences.
-
-    A model the compiler refuses is named and skipped.
-    """
-    from systola.commands.reports import BuildProgress
-    from systola.connect import open_device
-    from systola.measure.synthetic import BATCHES, measure_lstm
-
-    records: list[Record] = []
-    with BuildProgress(console) as progress:
-        device = open_device(device_name, progress=progress)
-    with device:
-        files = model_files([Path(__file__).parents[3] / "examples", shared_folder()])
-        jobs: list[Callable[[], Record]] = [partial(_measure_file, device, path) for path in files]
-        jobs += [partial(measure_lstm, device, batch) for batch in BATCHES]
-        for job in jobs:
-            try:
-                record = job()
-            except ProgramError as error:
-                console.print(f"skipped {error}", highlight=False, soft_wrap=True)
-                continue
-            write_record(record, output / f"{record['model']}.json")
-            records.append(record)
-    return records
-
-
-def main() -> None:
-    """``make bench``: measure all models on ``--device`` and write a JSON file for each to the folder ``--output``."""
-    from systola.commands.cli import guarded
-    from systola.commands.reports import batch_table, bench_table, recurrence_table
-    from systola.connect import DEFAULT_DEVICE
-
-    parser = argparse.ArgumentParser(description="Measure the example models, the shared models and a synthetic LSTM.")
-    parser.add_argument("--device", default=DEFAULT_DEVICE)
-    parser.add_argument("--output", type=Path, default=Path("build/bench"))
-    parser.add_argument("--debug", action="store_true")
-    options = parser.parse_args()
-    console = Console()
-
-    def measured() -> None:
-        records = measure_all(options.device, options.output, console)
-        console.print(bench_table(records))
-        for table in (recurrence_table(records), batch_table(records)):
-            if table is not None:
-                console.print(table)
-
-    guarded(measured, debug=options.debug)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from systola.device import Mark
+from systola.outcome import Mark
 from systola_firmware.spec.isa import Opcode
 from systola_firmware.spec.memory_map import COUNTERS
 from systola_firmware.spec.program import LayerRecord, Program

@@ -6,7 +6,8 @@ import numpy as np
 
 from systola.device import Device
 from systola.errors import ProgramError
-from systola.measure.benchmark import Record, measure
+from systola.measure.benchmark import measure
+from systola.measure.record import Record
 from systola_firmware.compiler import compile_graph
 from systola_firmware.errors import CompileError
 from systola_firmware.ir.graph import Graph, Lstm, Tensor

@@ -9,7 +9,11 @@ from typing import Protocol
 
 from systola.tensors import Int8Array
 
-__all__ = ["Pipe", "Transport"]
+__all__ = ["Pipe", "ProgramStopped", "Transport"]
+
+
+class ProgramStopped(Exception):
+    """A program of a batch stopped with an error. Not for the user: one run by itself finds the reason."""
 
 
 class Pipe(Protocol):
@@ -27,7 +31,18 @@ class Pipe(Protocol):
 
 
 class Transport(ABC):
-    """Access to a device's memory map (``systola_firmware.spec.memory_map``), in multiples of four bytes."""
+    """Access to a device's memory map (``systola_firmware.spec.memory_map``), in multiples of four bytes.
+
+    Members
+    -------
+    has_cycles:
+        Whether the device has a clock: without one its counters stay 0.
+    runs_batches:
+        Whether :meth:`run_batch` can be used.
+    """
+
+    has_cycles: bool = True
+    runs_batches: bool = False
 
     @abstractmethod
     def read(self, address: int, length: int) -> bytes:
@@ -50,14 +65,14 @@ class Transport(ABC):
     def describe(self) -> str:
         """Name of the device for messages, e.g. ``serial:/dev/ttyUSB0``."""
 
-    def run_batch(self, _inputs: list[tuple[int, Int8Array]], _outputs: list[tuple[int, int]]) -> list[Int8Array] | None:
-        """Run the loaded program on N inferences at once, if this device can: None if it cannot, and for a program that
-        stops.
+    def run_batch(self, _inputs: list[tuple[int, Int8Array]], _outputs: list[tuple[int, int]]) -> list[Int8Array]:
+        """Run the loaded program on N inferences at once; only where :attr:`runs_batches`.
 
         ``inputs`` are pairs of an offset in the activation memory and int8 ``[N, bytes]``, ``outputs`` pairs of an
-        offset and a number of bytes; the answer has int8 ``[N, bytes]`` for each output.
+        offset and a number of bytes; the answer has int8 ``[N, bytes]`` for each output. Raises
+        :class:`ProgramStopped` if the program stops with an error in one of them; the registers need not tell why.
         """
-        return None
+        raise NotImplementedError(f"{self.describe()} runs one inference at a time")
 
     def pump(self, seconds: float) -> None:
         """Let the device work for about ``seconds`` of its own time: a board just takes them, a simulation runs that

@@ -6,7 +6,7 @@ import numpy as np
 
 from systola.errors import AddressError
 from systola.tensors import Int8Array
-from systola.transports.base import Transport
+from systola.transports.base import ProgramStopped, Transport
 from systola_firmware.spec.config import Config
 from systola_sim.machine.golden_board import BadAddressError, GoldenBoard
 
@@ -19,6 +19,9 @@ _BATCH = 64
 class GoldenTransport(Transport):
     """A :class:`~systola_sim.machine.golden_board.GoldenBoard` of ``config``; its programs have finished when START
     returns."""
+
+    has_cycles = False
+    runs_batches = True
 
     def __init__(self, config: Config) -> None:
         self._name = f"golden:{config.name}"
@@ -49,12 +52,12 @@ class GoldenTransport(Transport):
         except BadAddressError as error:
             raise AddressError(f"{self._name} has {error}") from error
 
-    def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array] | None:
+    def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array]:
         parts = []
         for first in range(0, len(inputs[0][1]), _BATCH):
             chunk = [(offset, data[first : first + _BATCH]) for offset, data in inputs]
             try:
                 parts.append(self._board.run_batch(chunk, outputs))
-            except RuntimeError:  # a program that stops: one run by itself leaves the reason in the registers
-                return None
+            except RuntimeError as error:
+                raise ProgramStopped(str(error)) from error
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

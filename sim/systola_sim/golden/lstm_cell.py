@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.numerics.sigmoid import SIGMOID_TABLE
+from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 from systola_sim.golden.requantize import clamp, requantize
 
 __all__ = [

@@ -10,12 +10,12 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib.wiring import Component, In, Out, connect
 
+from systola_boards.blocks.synthesis import measure
 from systola_boards.catalogue import board as boards
 from systola_boards.catalogue.boards import find_board
 from systola_boards.toolchain.bitstream import Result, build
 from systola_boards.toolchain.flow import synthesize
 from systola_boards.toolchain.programs import SynthesisError, find_tool
-from systola_boards.toolchain.synthesis import measure
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.presets import preset
 from systola_hdl.link.uart import UartReceiver, UartTransmitter

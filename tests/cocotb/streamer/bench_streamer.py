@@ -13,8 +13,9 @@ from bench_support import DelayLine, StreamRule, bench_config, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from systola_firmware.spec.isa import ErrorCode
+from systola_hdl.common.layouts import STREAM_LOOPS
 from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
-from systola_hdl.full.matmul.streamer import STREAM_LOOPS, Streamer
+from systola_hdl.full.matmul.streamer import Streamer
 from systola_hdl.full.matmul.systolic_array import VECTOR_CONTROL
 
 CONFIG = bench_config()

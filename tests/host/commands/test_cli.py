@@ -161,6 +161,8 @@ def test_bench_needs_a_clock(capsys: Any, program: Path, tmp_path: Path) -> None
 class Clocked(GoldenTransport):
     """The golden device with made-up counters."""
 
+    has_cycles = True
+
     def read(self, address: int, length: int) -> bytes:
         made_up = {register_address("counter_cycles"): 100, register_address("counter_array_busy"): 60}
         first, second = Region.TRACE.base, Region.TRACE.base + 4 * len(MARK_WORDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.numerics.sigmoid import SIGMOID_TABLE
+from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from systola_firmware.ir.graph import Lstm
 from systola_firmware.numerics.requantization import Requantization
-from systola_firmware.numerics.sigmoid import SIGMOID_TABLE
+from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 
 Array = npt.NDArray[Any]
 

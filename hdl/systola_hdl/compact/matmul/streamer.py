@@ -8,13 +8,12 @@ from amaranth.utils import exact_log2
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode
-from systola_hdl.common.layouts import ERROR_CODE
+from systola_hdl.common.layouts import ERROR_CODE, STREAM_LOOPS
 from systola_hdl.common.logic import is_below
 from systola_hdl.common.memory_ports import ActivationRead
 from systola_hdl.compact.address_generator import AddressGenerator, Nest
 from systola_hdl.compact.matmul.accumulators import Accumulators
 from systola_hdl.compact.words import word_of
-from systola_hdl.full.matmul.streamer import STREAM_LOOPS
 
 __all__ = ["Streamer"]
 

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode
 from systola_hdl.common.delay import delayed
+from systola_hdl.common.layouts import STREAM_LOOPS
 from systola_hdl.common.memory_ports import ActivationRead, WeightRead
 from systola_hdl.compact.interfaces import AccumulatorDrain, UnitControl
 from systola_hdl.compact.matmul.accumulators import Accumulators
@@ -16,7 +17,6 @@ from systola_hdl.compact.matmul.streamer import Streamer
 from systola_hdl.compact.matmul.weight_loader import WeightLoader
 from systola_hdl.compact.memory.activation_memory import ActivationMemory
 from systola_hdl.compact.words import field_of, word_of
-from systola_hdl.full.matmul.streamer import STREAM_LOOPS
 
 __all__ = ["MatmulUnit"]
 

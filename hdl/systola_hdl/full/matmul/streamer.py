@@ -11,17 +11,14 @@ from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode
 from systola_hdl.common.address_generator import COUNT_BITS, AddressGenerator
 from systola_hdl.common.delay import delayed
-from systola_hdl.common.layouts import ERROR_CODE
+from systola_hdl.common.layouts import ERROR_CODE, STREAM_LOOPS
 from systola_hdl.common.memory_ports import ActivationRead
 from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
 from systola_hdl.full.matmul.systolic_array import VECTOR_CONTROL
 from systola_hdl.full.matmul.weight_queue import WeightQueue
 from systola_hdl.full.memory.activation_memory import ActivationMemory
 
-__all__ = ["STREAM_LOOPS", "Streamer"]
-
-#: Loops of a MATMUL, outermost first.
-STREAM_LOOPS = ("block", "group", "k2", "k1", "k0", "y", "x")
+__all__ = ["Streamer"]
 
 
 class Streamer(Component):

@@ -9,11 +9,11 @@ from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Unit
 from systola_hdl.common.address_generator import COUNT_BITS
 from systola_hdl.common.delay import delayed
-from systola_hdl.common.layouts import payload_layout
+from systola_hdl.common.layouts import STREAM_LOOPS, payload_layout
 from systola_hdl.common.memory_ports import ActivationRead, WeightRead
 from systola_hdl.full.interfaces import AccumulatorDrain, UnitControl
 from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
-from systola_hdl.full.matmul.streamer import STREAM_LOOPS, Streamer
+from systola_hdl.full.matmul.streamer import Streamer
 from systola_hdl.full.matmul.systolic_array import SystolicArray
 from systola_hdl.full.matmul.weight_loader import WeightLoader
 

@@ -35,10 +35,13 @@ class PcieFunction(ABC):
         Size of BAR0.
     has_interrupt:
         Whether :meth:`wait_interrupt` wakes by itself; else it is a short sleep.
+    has_cycles:
+        Whether the device has a clock.
     """
 
     bar_bytes: int
     has_interrupt: bool = False
+    has_cycles: bool = True
 
     @abstractmethod
     def read_word(self, offset: int) -> int:

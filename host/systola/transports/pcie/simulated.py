@@ -129,6 +129,8 @@ class GoldenFunction(SimulatedFunction):
     """The golden engine of ``config`` with a model of its DMA engine. A descriptor is done each time the driver looks
     or waits."""
 
+    has_cycles = False
+
     def __init__(self, config: Config, memory: HostMemory | None = None) -> None:
         super().__init__(config, f"pcie:golden:{config.name}", memory)
         self.device = DmaModel(config, self.memory, self._interrupt)

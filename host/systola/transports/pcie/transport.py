@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from systola.device import reported_config
+from systola.engine import reported_config
 from systola.errors import AddressError, DeviceError, LinkError
 from systola.tensors import Int8Array
-from systola.transports.base import Transport
+from systola.transports.base import ProgramStopped, Transport
 from systola.transports.pcie.function import ALL_ONES, PcieFunction
 from systola.transports.pcie.ring import RING_SIZE, DmaRing, RingStopped
 from systola_firmware.spec.dma import Descriptor, DmaError, DmaKind
@@ -63,8 +63,11 @@ class PcieTransport(Transport):
     something else.
     """
 
+    runs_batches = True
+
     def __init__(self, function: PcieFunction, *, timeout: float = 10.0) -> None:
         self._function = function
+        self.has_cycles = function.has_cycles
         self._lost = False
         try:
             self._window = self._find_window()
@@ -181,7 +184,7 @@ class PcieTransport(Transport):
 
     # Inferences.
 
-    def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array] | None:
+    def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array]:
         """As :meth:`~systola.transports.base.Transport.run_batch`, with several inferences in flight.
 
         Each has a part of the staging memory. The device takes its inputs, runs, and sends its outputs without the host
@@ -208,7 +211,7 @@ class PcieTransport(Transport):
                 finished += 1
         except RingStopped as stopped:
             if stopped.error is DmaError.PROGRAM_FAILED:
-                return None
+                raise ProgramStopped(str(stopped)) from stopped
             raise
         finally:
             if events:

@@ -10,8 +10,9 @@ from amaranth.sim import Simulator
 
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS
+from systola_hdl.common.layouts import STREAM_LOOPS
 from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
-from systola_hdl.full.matmul.streamer import STREAM_LOOPS, Streamer
+from systola_hdl.full.matmul.streamer import Streamer
 
 CONFIG = PRESETS["tiny-8x4"].replace(activation_bytes=4096)
 Nest = dict[str, object]

@@ -68,7 +68,7 @@ def function() -> Faulty:
 @pytest.fixture
 def device(function: Faulty) -> systola.Device:
     device = systola.Device(PcieTransport(function, timeout=PATIENCE))
-    device.has_cycles = False
+    device.transport.has_cycles = False
     return device
 
 
@@ -160,7 +160,7 @@ def test_a_failed_access_to_memory_has_its_sentence_wherever_it_happens(error: D
     memory = Moody()
     function = Faulty(CONFIG, memory)
     device = systola.Device(PcieTransport(function, timeout=PATIENCE))
-    device.has_cycles = False
+    device.transport.has_cycles = False
     session = device.load(small_program(CONFIG))
     memory.at, memory.error = at, error
     with pytest.raises(systola.LinkError, match=f"{sentence} .{error.name}.$"):

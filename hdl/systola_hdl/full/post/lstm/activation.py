@@ -10,8 +10,8 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.numerics.sigmoid import SIGMOID_TABLE
 from systola_firmware.spec.isa import INSTRUCTIONS, Opcode
+from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 
 __all__ = ["EXPONENT_BITS", "EXPONENT_MAXIMUM", "EXPONENT_MINIMUM", "GATE_EXPONENT", "Function", "LstmActivation"]
 

@@ -1,4 +1,4 @@
-"""What a block takes on the FPGA of its preset, and how fast it is: ``python -m systola_boards.toolchain.synthesis``,
+"""What a block takes on the FPGA of its preset, and how fast it is: ``systola synth``,
 or ``make synth``."""
 
 from __future__ import annotations
@@ -130,7 +130,3 @@ def main(
     if too_many:
         typer.echo(f"{block} of {preset} does not fit {result.device.name}: {', '.join(too_many)}", err=True)
         raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    app()

@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections import Counter
 
-from systola_firmware.numerics.sigmoid import SIGMOID_TABLE
+from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 
 
 def test_is_the_sigmoid_but_for_44_entries() -> None:

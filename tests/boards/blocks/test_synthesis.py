@@ -15,7 +15,7 @@ from support.tools.fpga_tools import ROUTE, STATISTICS, make_tool
 from typer.testing import CliRunner
 
 from systola_boards.blocks.catalogue import Registered, blocks_of, device_for, ports_of
-from systola_boards.toolchain.synthesis import app
+from systola_boards.blocks.synthesis import app
 from systola_firmware.spec.presets import PRESETS, preset
 from systola_hdl.cells.families import Family
 
