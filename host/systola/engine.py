@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from systola.errors import DeviceError, ProgramError
+from systola.identity import reported_config
 from systola.outcome import Mark, Outcome
 from systola.transports.base import Transport
 from systola_firmware.spec import isa
-from systola_firmware.spec.config import PROGRAM_FIELDS, Config
 from systola_firmware.spec.memory_map import (
     COUNTERS,
     GATEWARE_VERSION,
@@ -25,11 +25,10 @@ from systola_firmware.spec.memory_map import (
     register_address,
     split_status,
 )
-from systola_firmware.spec.presets import PRESETS
 from systola_firmware.spec.program import Program
 from systola_firmware.spec.program_file import IncompatibleProgramError, check_compatible
 
-__all__ = ["Engine", "reported_config"]
+__all__ = ["Engine"]
 
 #: Longest silence of the cycle counter, in seconds of this machine, before a running device is given up.
 _STALLED_SECONDS = 60.0
@@ -141,18 +140,3 @@ class Engine:
         entry = struct.Struct(f"<{len(MARK_WORDS)}I")
         words = self.transport.read(Region.TRACE.base, kept * entry.size)
         return tuple(Mark(row[0], dict(zip(COUNTERS, row[1:], strict=True))) for row in entry.iter_unpack(words))
-
-
-def reported_config(registers: dict[str, int], who: str) -> Config:
-    """The sizes that the registers of ``who`` tell, as a configuration; the version, a property of the code, is not a
-    field of it.
-
-    Raises :class:`~systola.errors.DeviceError` for impossible ones.
-    """
-    sizes: dict[str, Any] = {field: registers[f"config_{field}"] for field in PROGRAM_FIELDS if field != "isa_version"}
-    known = [preset for preset in PRESETS.values() if all(getattr(preset, field) == value for field, value in sizes.items())]
-    try:
-        base = known[0] if known else Config(name="custom", **sizes)
-        return base.replace(clock_hz=registers["config_clock_hz"], uart_baud=registers["config_uart_baud"])
-    except ValueError as error:
-        raise DeviceError(f"{who} reports sizes that this driver does not know: {error}") from error

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from systola.engine import Engine
 from systola.errors import DeviceError, ProgramError
-from systola.measure.profiles import LayerProfile, layer_at, profile_layers
 from systola.outcome import Mark, Outcome
+from systola.profiles import LayerProfile, layer_at, profile_layers
 from systola.tensors import Batch, Int8Array, dequantize, split_batch
 from systola.transports.base import ProgramStopped
 from systola_firmware.spec import isa

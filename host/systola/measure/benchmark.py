@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from systola.errors import DeviceError
-from systola.measure.profiles import LayerProfile
 from systola.measure.record import STALL_PREFIX, Record, stalls, utilization
+from systola.profiles import LayerProfile
 from systola.session import Session
 from systola_firmware.spec.config import Config
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from systola.engine import reported_config
 from systola.errors import AddressError, DeviceError, LinkError
+from systola.identity import reported_config
 from systola.tensors import Int8Array
 from systola.transports.base import ProgramStopped, Transport
 from systola.transports.pcie.function import ALL_ONES, PcieFunction
