@@ -35,6 +35,7 @@ lint: $(READY) ## ruff, its formatter in check mode, mypy, the import contracts,
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(PYTHON) scripts/check_field_rules.py
 	$(PYTHON) -m systola docs --check
 
 test: lint ## lint and the quick tests: a quarter of an hour on two cores

@@ -51,17 +51,49 @@ def _enumeration(enumeration: type[enum.IntEnum] | type[enum.IntFlag], head: str
     )
 
 
+#: Names of sizes as the loop nests have them.
+_SIZES = {
+    "columns": "COLUMNS",
+    "requantize_lanes": "LANES",
+    "accumulator_depth": "accumulator_depth",
+    "units_per_group": "COLUMNS/4",
+}
+
+
+def _only(only: isa.Condition | None) -> str:
+    return "" if only is None else f" if `{only.field}` is {' or '.join(map(str, only.values))}"
+
+
+def _legal(field: isa.Field) -> str:
+    """The values of a field that an engine takes; empty for all."""
+    legal = field.legal
+    if legal is None:
+        return ""
+    high = legal.high if legal.reserved is None else legal.reserved - 1
+    top = _SIZES[high] if isinstance(high, str) else field.maximum if high is None else high
+    return f"{legal.low} to {top}{_only(legal.only)}"
+
+
+def _rules(definition: isa.Instruction) -> str:
+    """What holds of several fields together, a line each."""
+    lines = []
+    for rule in definition.rules:
+        high = _SIZES[rule.high] if isinstance(rule.high, str) else rule.high
+        lines.append(f"`{' * '.join(rule.fields)}` is at most {high}{_only(rule.only)}.")
+    return "\n".join(lines)
+
+
 def _word_rows(number: int, fields: Sequence[isa.Field]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     low = 0
     for field in fields:
         bits = f"{low + field.bits - 1}:{low}" if field.bits > 1 else str(low)
-        rows.append((number, bits, f"`{field.name}`", "signed" if field.signed else "", field.doc))
+        rows.append((number, bits, f"`{field.name}`", "signed" if field.signed else "", _legal(field), field.doc))
         low += field.bits
     return rows
 
 
-_FIELD_HEAD = ("word", "bits", "field", "", "meaning")
+_FIELD_HEAD = ("word", "bits", "field", "", "legal", "meaning")
 
 
 def _instruction(definition: isa.Instruction) -> str:
@@ -71,7 +103,11 @@ def _instruction(definition: isa.Instruction) -> str:
         f"Unit {definition.unit.name}, {definition.length} word{'s' if definition.length > 1 else ''}.",
         definition.doc,
     ]
-    return "\n\n".join([*parts, _table(_FIELD_HEAD, rows)] if rows else parts)
+    if rows:
+        parts.append(_table(_FIELD_HEAD, rows))
+    if definition.rules:
+        parts.append(_rules(definition))
+    return "\n\n".join(parts)
 
 
 def isa_page() -> str:
@@ -117,7 +153,7 @@ def isa_page() -> str:
             f"""An instruction that breaks a rule stops the program; STATUS holds the code and ERROR_ADDRESS the instruction's
             address. WATCHDOG_CYCLES is {isa.WATCHDOG_CYCLES}."""
         ),
-        _enumeration(isa.ErrorCode, "error"),
+        _table(("error", "value", "meaning"), ((f"`{code.name}`", int(code), isa.ERROR_WORDS[code]) for code in isa.ErrorCode)),
     )
 
 

@@ -31,17 +31,6 @@ __all__ = ["LayerProfile", "Session"]
 #: ``n``.
 Group = list[list[Int8Array]]
 
-_ERROR_WORDS: dict[isa.ErrorCode, str] = {
-    isa.ErrorCode.ILLEGAL_OPCODE: "an unknown instruction",
-    isa.ErrorCode.PROGRAM_OVERRUN: "the program store ended before END",
-    isa.ErrorCode.ACTIVATION_ADDRESS: "an address outside the activation memory",
-    isa.ErrorCode.WEIGHT_ADDRESS: "an address outside the weight memory",
-    isa.ErrorCode.BAD_FIELD: "an instruction with an impossible field",
-    isa.ErrorCode.TIMEOUT: "no progress",
-    isa.ErrorCode.TOKEN_OVERFLOW: "too many tokens",
-    isa.ErrorCode.ABORTED: "abort by the host",
-}
-
 
 class Session:
     """``program`` on ``device``: program, weights and constants are written here, once, and the initial states.
@@ -260,7 +249,7 @@ class Session:
     def _error_sentence(self, outcome: Outcome) -> str:
         record = self._layer_at(outcome.address)
         where = f"in layer {record.name}" if record else "outside every layer"
-        reason = _ERROR_WORDS.get(outcome.error, "an unknown reason")
+        reason = isa.ERROR_WORDS[outcome.error]
         return f"{self.device} stopped {where}: {reason} ({outcome.error.name} at program word {outcome.address})"
 
     def _run_to(self, record: LayerRecord) -> Int8Array:

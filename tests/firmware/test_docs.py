@@ -32,7 +32,10 @@ def test_nothing_is_left_out() -> None:
             assert field.doc in isa_page
     for enumeration in (isa.Unit, isa.Rounding, isa.Combine, isa.ErrorCode):
         assert all(f"| `{name}` | {int(member)} |" in isa_page for name, member in enumeration.__members__.items())
-    assert "an activation address outside the memory" in isa_page
+    assert "an address outside the activation memory" in isa_page
+    assert "| `last_columns` |  | 1 to COLUMNS |" in isa_page
+    assert "| `shift` | signed | -31 to 6 if `per_channel` is 0 |" in isa_page
+    assert "`t0_count * t1_count` is at most 1 if `sources` is 0 or 2." in isa_page
     for register in memory_map.REGISTERS.values():
         assert f"| `{memory_map.register_address(register.name):#06x}` | `{register.name}` |" in registers
     assert all(

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 
 from systola_firmware.lowering.cost import COMPACT_ROW, array_cycles, drain_cycles, pair_cycles
 from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import COUNT_LIMIT
 
-#: Largest value of a loop count (12 bits).
-COUNT_LIMIT = 4095
 #: Numbers of blocks that are compared, from the smallest possible on.
 CANDIDATES = 32
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from systola_firmware.errors import CompileError
 from systola_firmware.ir.graph import Convolution, DepthwiseConvolution
-from systola_firmware.lowering.blocks import COUNT_LIMIT, Axis, Tiling, Work, cut_positions
+from systola_firmware.lowering.blocks import Axis, Tiling, Work, cut_positions
 from systola_firmware.lowering.weights import (
     WeightImage,
     channel_parameters,
@@ -25,7 +25,7 @@ from systola_firmware.lowering.weights import (
 )
 from systola_firmware.numerics.arrays import Int8Array, Int32Array
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Opcode, Operation
+from systola_firmware.spec.isa import COUNT_LIMIT, Opcode, Operation
 from systola_firmware.spec.program import Placement
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from systola_firmware.errors import CompileError
 from systola_firmware.ir.graph import Pool, PoolKind
-from systola_firmware.lowering.blocks import COUNT_LIMIT
 from systola_firmware.lowering.vector import Span, vectors
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Combine, Operation, Rounding
+from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Operation, Rounding
 from systola_firmware.spec.program import Placement
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.ir.graph import Add, Lookup
-from systola_firmware.lowering.blocks import COUNT_LIMIT
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Combine, Opcode, Operation
+from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Opcode, Operation
 from systola_firmware.spec.program import Placement
 
 #: Position of the destination in :attr:`Span.steps` and in addresses: after the two operands.

@@ -16,12 +16,13 @@ from systola_firmware.ir.graph import Graph, Lstm, Softmax, Tensor
 from systola_firmware.memory.allocation import Buffer, allocate
 from systola_firmware.memory.layout import TensorLayout, plan_layouts, round_up
 from systola_firmware.memory.sharing import share_buffers
+from systola_firmware.spec import isa
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import INSTRUCTIONS, Opcode
 from systola_firmware.spec.program import Placement
 
 #: Gates of a hidden unit, and columns of the array that it takes.
-GATES = 4
+GATES = len(isa.GATES)
 #: Most time steps that one instruction counts.
 STEP_LIMIT = INSTRUCTIONS[Opcode.LSTM].fields["block_count"].maximum
 

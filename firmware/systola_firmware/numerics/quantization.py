@@ -17,12 +17,15 @@ import numpy.typing as npt
 from systola_firmware.numerics.arrays import Int32Array
 from systola_firmware.numerics.fixed_point import doubling_high_multiply, rounding_divide_by_power_of_two
 from systola_firmware.numerics.requantization import Requantization
-from systola_firmware.spec.isa import Rounding
+from systola_firmware.spec.isa import (
+    CELL_EXPONENT_MAXIMUM,
+    CELL_EXPONENT_MINIMUM,
+    SHIFT_MAXIMUM,
+    SHIFT_MINIMUM,
+    Rounding,
+)
 
 INT8_MIN, INT8_MAX = -128, 127
-
-#: Largest exponent of a multiplier that the engine takes; ``docs/isa.md``: field ``shift`` of POST.
-MAXIMUM_SHIFT = 6
 
 #: TFLM's ADD widens its operands by this many bits before it rescales them.
 _ADD_LEFT_SHIFT = 20
@@ -32,8 +35,8 @@ _GATE_FRACTION_BITS, _GATE_OUTPUT_FRACTION_BITS = 12, 15
 
 _INT16_MAX = (1 << 15) - 1
 
-#: log2 of the scales that an LSTM's cell state may have; ``docs/isa.md``: field ``cell_exponent`` of LSTM.
-CELL_EXPONENTS = range(-15, -8)
+#: log2 of the scales that an LSTM's cell state may have.
+CELL_EXPONENTS = range(CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM + 1)
 
 #: Every int8 value in the order of a table: entry ``x & 0xFF`` belongs to ``x``.
 TABLE_DOMAIN: npt.NDArray[np.int64] = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
@@ -92,7 +95,7 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     if multiplier == 1 << 31:
         multiplier //= 2
         shift += 1
-    if shift < -31:
+    if shift < SHIFT_MINIMUM:
         return 0, 0
     return multiplier, shift
 
@@ -100,9 +103,9 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 def _requantization(reals: Sequence[float]) -> Requantization:
     pairs = [quantize_multiplier(real) for real in reals]
     largest = max(shift for _, shift in pairs)
-    if largest > MAXIMUM_SHIFT:
+    if largest > SHIFT_MAXIMUM:
         raise QuantizationError(
-            f"has scales that ask for a multiplier of {max(reals):.6g}, and the engine's largest is {1 << MAXIMUM_SHIFT}: "
+            f"has scales that ask for a multiplier of {max(reals):.6g}, and the engine's largest is {1 << SHIFT_MAXIMUM}: "
             "quantize the model with a representative data set"
         )
     return Requantization(

@@ -181,6 +181,11 @@ class Config:
         return 2 * self.bias_words + 1
 
     @property
+    def units_per_group(self) -> int:
+        """Hidden units of an LSTM whose gates are one group of ``columns`` channels."""
+        return self.columns // len(isa.GATES)
+
+    @property
     def depthwise_channels(self) -> int:
         """Channels of one diagonal (depthwise) tile."""
         return self.columns

@@ -16,13 +16,23 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 #: Version of the instruction set; a device refuses nothing, the driver refuses a program of another version.
 VERSION = 2
 
 WORD_BITS = 32
+
+#: Width of an iteration count, and of a signed address step in bytes.
+COUNT_BITS, STEP_BITS = 12, 20
+#: Most iterations of a loop.
+COUNT_LIMIT = (1 << COUNT_BITS) - 1
+
+#: Gates of an LSTM's hidden unit in the order in which everything stores them.
+GATES = ("input", "forget", "cell", "output")
 
 #: Largest value of a token counter.
 TOKEN_LIMIT = 255
@@ -54,31 +64,104 @@ class Combine(enum.IntEnum):
 
 
 class ErrorCode(enum.IntEnum):
-    """Why a program stopped."""
+    """Why a program stopped; :data:`ERROR_WORDS` says it in words."""
 
     NONE = 0
-    ILLEGAL_OPCODE = 1  #: no such opcode
-    PROGRAM_OVERRUN = 2  #: the program store ended before END
-    ACTIVATION_ADDRESS = 3  #: an activation address outside the memory
-    WEIGHT_ADDRESS = 4  #: a weight address outside the memory
-    BAD_FIELD = 5  #: a count of 0, more positions than accumulators, a shift outside -31 to 6, or a reserved or impossible value
-    TIMEOUT = 6  #: no unit made progress for WATCHDOG_CYCLES
-    TOKEN_OVERFLOW = 7  #: more than TOKEN_LIMIT tokens in a counter
-    ABORTED = 8  #: the host asked for it
+    ILLEGAL_OPCODE = 1
+    PROGRAM_OVERRUN = 2
+    ACTIVATION_ADDRESS = 3
+    WEIGHT_ADDRESS = 4
+    BAD_FIELD = 5
+    TIMEOUT = 6
+    TOKEN_OVERFLOW = 7
+    ABORTED = 8
 
+
+#: The reason of each code, as a phrase.
+ERROR_WORDS: dict[ErrorCode, str] = {
+    ErrorCode.NONE: "",
+    ErrorCode.ILLEGAL_OPCODE: "an unknown instruction",
+    ErrorCode.PROGRAM_OVERRUN: "the program store ended before END",
+    ErrorCode.ACTIVATION_ADDRESS: "an address outside the activation memory",
+    ErrorCode.WEIGHT_ADDRESS: "an address outside the weight memory",
+    ErrorCode.BAD_FIELD: "an instruction with an impossible field",
+    ErrorCode.TIMEOUT: "no progress",
+    ErrorCode.TOKEN_OVERFLOW: "too many tokens",
+    ErrorCode.ABORTED: "abort by the host",
+}
 
 #: Cycles without progress in any unit after which a program is stopped with TIMEOUT.
 WATCHDOG_CYCLES = 1 << 20
 
 
+class Sizes(Protocol):
+    """The sizes of an engine on which legal ranges depend; :class:`~systola_firmware.spec.config.Config` has them."""
+
+    @property
+    def columns(self) -> int: ...
+
+    @property
+    def requantize_lanes(self) -> int: ...
+
+    @property
+    def accumulator_depth(self) -> int: ...
+
+    @property
+    def units_per_group(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A rule holds only in an instruction whose field ``field`` has one of ``values``."""
+
+    field: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Legal:
+    """The values of a field that an engine takes, ``low`` to ``high``; others end in BAD_FIELD.
+
+    ``high`` is a number or the name of one of :class:`Sizes`; None is the largest value that the field can hold.
+    ``reserved`` instead of ``high``: this value and those above it are reserved.
+    """
+
+    low: int = 0
+    high: int | str | None = None
+    reserved: int | None = None
+    only: Condition | None = None
+
+    def bounds(self, field: Field, sizes: Sizes) -> tuple[int, int]:
+        """Smallest and largest legal value on an engine of ``sizes``."""
+        if self.reserved is not None:
+            return self.low, self.reserved - 1
+        if self.high is None:
+            return self.low, field.maximum
+        return self.low, self.high if isinstance(self.high, int) else int(getattr(sizes, self.high))
+
+
+@dataclass(frozen=True)
+class ProductRule:
+    """The product of the values of ``fields`` is at most ``high``, a number or the name of one of :class:`Sizes`."""
+
+    fields: tuple[str, ...]
+    high: int | str
+    only: Condition | None = None
+
+    def bound(self, sizes: Sizes) -> int:
+        """Largest legal product on an engine of ``sizes``."""
+        return self.high if isinstance(self.high, int) else int(getattr(sizes, self.high))
+
+
 @dataclass(frozen=True)
 class Field:
-    """One field: ``bits`` wide, two's complement if ``signed``."""
+    """One field: ``bits`` wide, two's complement if ``signed``; ``legal`` if not every value is."""
 
     name: str
     bits: int
     doc: str
     signed: bool = False
+    legal: Legal | None = None
 
     @property
     def minimum(self) -> int:
@@ -89,8 +172,26 @@ class Field:
         return (1 << (self.bits - 1 if self.signed else self.bits)) - 1
 
 
+#: Every count; some have a smaller bound.
+_COUNTS = Legal(1)
+
+
+def _count(name: str, doc: str, legal: Legal = _COUNTS) -> Field:
+    return Field(f"{name}_count", COUNT_BITS, f"iterations: {doc}", legal=legal)
+
+
+#: Exponents of a multiplier.
+SHIFT_MINIMUM, SHIFT_MAXIMUM = -31, 6
+_SHIFTS = Legal(SHIFT_MINIMUM, SHIFT_MAXIMUM)
+#: log2 of the scale of an LSTM's cell state.
+CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM = -15, -9
+_CELL_EXPONENTS = Legal(CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM)
+#: The rounding modes that there are.
+_ROUNDINGS = Legal(reserved=Rounding.FP32)
+
+
 def _loop(name: str, doc: str) -> tuple[Field, ...]:
-    return (Field(f"{name}_count", 12, f"iterations: {doc}"), Field(f"{name}_step", 20, f"address step: {doc}", signed=True))
+    return (_count(name, doc), Field(f"{name}_step", STEP_BITS, f"address step: {doc}", signed=True))
 
 
 HEADER: tuple[Field, ...] = (
@@ -113,12 +214,19 @@ class Opcode(enum.IntEnum):
     LSTM = 0x23
 
 
-_QUANTIZE_OUT = (
-    Field("zero_point", 8, "added after requantization", signed=True),
-    Field("minimum", 8, "lower clamp of the output", signed=True),
-    Field("maximum", 8, "upper clamp of the output", signed=True),
-    Field("shift", 8, "power-of-two exponent of the multiplier, -31 to 6", signed=True),
-)
+def _quantize_out(only: Condition) -> tuple[Field, ...]:
+    return (
+        Field("zero_point", 8, "added after requantization", signed=True),
+        Field("minimum", 8, "lower clamp of the output", signed=True),
+        Field("maximum", 8, "upper clamp of the output", signed=True),
+        Field("shift", 8, "power-of-two exponent of the multiplier", signed=True, legal=replace(_SHIFTS, only=only)),
+    )
+
+
+#: With parameters for each channel a POST's own shift is not looked at.
+_ONE_FACTOR = Condition("per_channel", (0,))
+#: Rounding and shift of a VECTOR count only if it requantizes.
+_REQUANTIZES = Condition("requantize", (1,))
 
 
 @dataclass(frozen=True)
@@ -129,6 +237,7 @@ class Instruction:
     unit: Unit
     words: tuple[tuple[Field, ...], ...]  #: payload words, after the header
     doc: str
+    rules: tuple[ProductRule, ...] = ()  #: what holds of several fields together
 
     @property
     def length(self) -> int:
@@ -181,10 +290,11 @@ Weights of tile `t` of group `g`, n = g * (k0_count*k1_count*k2_count) + t (bloc
 dense: ROWS/R words from `weights + n*ROWS/R`, where R is weight_rows_per_cycle; word j, byte i*COLUMNS + c is
 W[j*R + i][c]. Diagonal: bytes c of row n % R of word `weights + n // R`, W[r][c] = that byte if r == c, else 0.
 `a` must lie in the activation memory; `a + r` wraps at its end (such lanes meet zero weights in a sound program).
-x_count * y_count must not exceed accumulator_depth. Complete when the last activation has been read.
+Complete when the last activation has been read.
 
 With `recurrent`, blocks are time steps: block b > 0 begins only when the LSTM instruction that drains this MATMUL has written all
 of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however many time steps it has.""",
+            (ProductRule(("x_count", "y_count"), "accumulator_depth"),),
         ),
         Instruction(
             Opcode.POST,
@@ -192,9 +302,9 @@ of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however man
             (
                 (
                     Field("destination", 20, "first output address, bytes"),
-                    Field("last_columns", 7, "channels of the last group, 1 to COLUMNS"),
+                    Field("last_columns", 7, "channels of the last group", legal=Legal(1, "columns")),
                     Field("per_channel", 1, "multiplier and shift from the parameters, not from the instruction"),
-                    Field("rounding", 3, "Rounding"),
+                    Field("rounding", 3, "Rounding", legal=_ROUNDINGS),
                     Field("wide", 1, "outputs are int16"),
                 ),
                 _loop("x", "output positions, inner"),
@@ -202,7 +312,7 @@ of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however man
                 _loop("group", "groups of COLUMNS output channels"),
                 _loop("block", "blocks of output positions"),
                 (Field("parameters", 24, "first word of the parameters, in words of the weight memory"),),
-                _QUANTIZE_OUT,
+                _quantize_out(_ONE_FACTOR),
                 (Field("multiplier", 32, "q, 0 or 2^30 to 2^31-1", signed=True),),
             ),
             """\
@@ -231,15 +341,15 @@ destination + block*block_step + group*group_step + y*y_step + x*x_step + 2*c; z
             (
                 (
                     Field("source", 20, "first address of operand 0, bytes"),
-                    Field("sources", 2, "operands: 0 (fill), 1 or 2"),
+                    Field("sources", 2, "operands: 0 (fill), 1 or 2", legal=Legal(0, 2)),
                     Field("combine", 1, "Combine"),
                     Field("table", 1, "map each operand byte through its table"),
                     Field("requantize", 1, "requantize the combined value"),
-                    Field("rounding", 3, "Rounding"),
+                    Field("rounding", 3, "Rounding", legal=replace(_ROUNDINGS, only=_REQUANTIZES)),
                 ),
                 (
                     Field("source1", 20, "first address of operand 1, bytes"),
-                    Field("last_lanes", 7, "lanes of the last group, 1 to LANES"),
+                    Field("last_lanes", 7, "lanes of the last group", legal=Legal(1, "requantize_lanes")),
                 ),
                 (Field("destination", 20, "first output address, bytes"),),
                 _loop("t0", "taps, inner"),
@@ -251,7 +361,7 @@ destination + block*block_step + group*group_step + y*y_step + x*x_step + 2*c; z
                 _loop("y", "positions, outer; the step is operand 0's"),
                 (Field("y_step1", 20, "y step of operand 1", signed=True),),
                 (Field("y_step_out", 20, "y step of the destination", signed=True),),
-                _QUANTIZE_OUT,
+                _quantize_out(_REQUANTIZES),
                 (Field("multiplier", 32, "q, 0 or 2^30 to 2^31-1", signed=True),),
                 (Field("bias", 32, "added to the combined value", signed=True),),
             ),
@@ -265,7 +375,7 @@ Element-wise, pooling and fill on the activation memory, LANES (requantize_lanes
                 for t1, t0:                                 # t0 inner
                     e = activation[source + y*y_step + x*x_step + group*group_step + t1*t1_step + t0*t0_step + l]
                     v = combine(v, T0[e] if table else e)
-            if sources == 2:                                # the counts of t0 and t1 must be 1
+            if sources == 2:
                 e = activation[source1 + y*y_step1 + x*x_step1 + group*group_step + l]
                 v = combine(v, T1[e] if table else e)
             v = v + bias                                    # int32, wraps; bias is 0 for MAX in a sound program
@@ -273,11 +383,12 @@ Element-wise, pooling and fill on the activation memory, LANES (requantize_lanes
             activation[destination + y*y_step_out + x*x_step_out + group*group_step + l]
                 = clamp(v + zero_point, minimum, maximum)
 
-sources == 0 (fill) reads nothing, and the counts of t0 and t1 must be 1: v is the combination's identity + bias, so that without
+sources == 0 (fill) reads nothing: v is the combination's identity + bias, so that without
 requantize it writes clamp(bias + zero_point, ...) for SUM and clamp(bias - 128 + zero_point, ...) for MAX. SUM of table
 values wraps at 32 bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory;
 every read of an instruction may come before any of its writes or after, so source and destination overlap only where each
 element is read before it is written: exactly in place, or not at all.""",
+            (ProductRule(("t0_count", "t1_count"), 1, Condition("sources", (0, 2))),),
         ),
         Instruction(
             Opcode.LSTM,
@@ -285,20 +396,26 @@ element is read before it is written: exactly in place, or not at all.""",
             (
                 (
                     Field("hidden", 20, "first output address: int8 hidden state of block 0, bytes"),
-                    Field("last_units", 5, "hidden units of the last group, 1 to COLUMNS/4"),
+                    Field("last_units", 5, "hidden units of the last group", legal=Legal(1, "units_per_group")),
                 ),
                 (Field("preactivation", 20, "first address of the int16 input part, bytes"),),
-                (Field("cell", 20, "first address of the int16 cell state, bytes"), Field("cell_exponent", 6, "cs", signed=True)),
-                _loop("x", "sequences of the batch; the step is the hidden state's"),
+                (
+                    Field("cell", 20, "first address of the int16 cell state, bytes"),
+                    Field("cell_exponent", 6, "cs", signed=True, legal=_CELL_EXPONENTS),
+                ),
+                (
+                    _count("x", "sequences of the batch", Legal(1, "accumulator_depth")),
+                    Field("x_step", STEP_BITS, "address step: the hidden state's", signed=True),
+                ),
                 (Field("x_step_preactivation", 20, "x step of the input part", signed=True),),
                 (Field("x_step_cell", 20, "x step of the cell state", signed=True),),
-                (Field("group_count", 12, "groups of COLUMNS/4 hidden units"),),
+                (_count("group", "groups of COLUMNS/4 hidden units"),),
                 _loop("block", "time steps; the step is the hidden state's"),
                 (Field("block_step_preactivation", 20, "block step of the input part", signed=True),),
                 (Field("parameters", 24, "first word of the parameters, in words of the weight memory"),),
                 (
                     Field("zero_point", 8, "of the hidden state", signed=True),
-                    Field("shift", 8, "exponent of the hidden state's multiplier, -31 to 6", signed=True),
+                    Field("shift", 8, "exponent of the hidden state's multiplier", signed=True, legal=_SHIFTS),
                     Field("clip", 15, "cell clip, 0 for none"),
                 ),
                 (Field("multiplier", 32, "hidden state's q, 0 or 2^30 to 2^31-1", signed=True),),
@@ -328,7 +445,7 @@ input, forget, cell, output.
 
 All REQ round DOUBLE. sigmoid and tanh are those of `docs/numerics.md`: a table of 256 and linear interpolation. Parameters: from
 word `parameters`, COLUMNS int32 multipliers, little endian, then COLUMNS int8 shifts padded to a whole word, once for all groups;
-then for each group COLUMNS int32 biases. cs is -15 to -9. The hidden state of block b is in the activation memory before the MATMUL
+then for each group COLUMNS int32 biases. The hidden state of block b is in the activation memory before the MATMUL
 begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap. Complete when the last byte is in the
 activation memory.""",
         ),
@@ -338,7 +455,7 @@ activation memory.""",
             (
                 (
                     Field("source", 24, "first word of the entries, in words of the weight memory"),
-                    Field("tables", 2, "tables to load: 1 or 2"),
+                    Field("tables", 2, "tables to load", legal=Legal(1, 2)),
                 ),
             ),
             """\
@@ -439,6 +556,24 @@ def decode(words: Sequence[int], position: int = 0) -> tuple[Operation, int]:
         fields |= _unpack(layout, int(word))
     units = {name: tuple(unit for unit in Unit if header[name] >> unit & 1) for name in ("wait", "signal")}
     return Operation(definition.opcode, fields, units["wait"], units["signal"], bool(header["mark"])), end
+
+
+def violations(operation: Operation, sizes: Sizes) -> Iterator[str]:
+    """What an engine of ``sizes`` refuses of ``operation`` with BAD_FIELD, a phrase each; nothing if it takes it."""
+
+    def holds(only: Condition | None) -> bool:
+        return only is None or operation[only.field] in only.values
+
+    definition = operation.definition
+    for name, field in definition.fields.items():
+        if field.legal is not None and holds(field.legal.only):
+            low, high = field.legal.bounds(field, sizes)
+            if not low <= operation[name] <= high:
+                yield f"{name} = {operation[name]} is outside {low}..{high}"
+    for rule in definition.rules:
+        product = math.prod(operation[name] for name in rule.fields)
+        if holds(rule.only) and product > rule.bound(sizes):
+            yield f"{' * '.join(rule.fields)} = {product} is more than {rule.bound(sizes)}"
 
 
 def encode_program(operations: Iterable[Operation]) -> list[int]:

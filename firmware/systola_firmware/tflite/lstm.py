@@ -16,6 +16,7 @@ from systola_firmware.numerics.quantization import (
     lstm_gate_requantization,
     lstm_hidden_requantization,
 )
+from systola_firmware.spec.isa import GATES
 from systola_firmware.tflite.operator import INT8_ADVICE, OperatorReader, Weights
 
 #: Positions of the operator's inputs; four in a row belong to the gates input, forget, cell and output.
@@ -28,7 +29,6 @@ _VARIANTS = (
     (range(16, 18), "a projection"),
     (range(20, 24), "layer normalisation"),
 )
-_GATES = ("input", "forget", "cell", "output")
 _STANDARD = "use a standard LSTM, as Keras makes it"
 
 
@@ -57,7 +57,7 @@ def unidirectional_sequence_lstm(reader: OperatorReader) -> list[Layer]:
             (reader.operator.index,),
             input_weights=input_weights,
             recurrent_weights=recurrent_weights,
-            bias=np.stack([reader.bias(_BIAS + gate, units) for gate in range(len(_GATES))]),
+            bias=np.stack([reader.bias(_BIAS + gate, units) for gate in range(len(GATES))]),
             input_requantization=lstm_gate_requantization(source.scale, input_scales),
             recurrent_requantization=lstm_gate_requantization(target.scale, recurrent_scales),
             hidden_requantization=lstm_hidden_requantization(target.scale),
@@ -82,7 +82,7 @@ def _check_variant(reader: OperatorReader) -> None:
         raise reader.refuse(f"has diagonal recurrent weights, which is not supported: {_STANDARD}")
     if reader.activation_name() != "TANH":
         raise reader.refuse(f"has the fused activation {reader.activation_name()} where the kernels have TANH: {_STANDARD}")
-    for gate, name in enumerate(_GATES):
+    for gate, name in enumerate(GATES):
         if not reader.has_input(_BIAS + gate):
             raise reader.refuse(f"has no bias of the {name} gate, which the kernels demand: {_STANDARD}")
 
@@ -90,13 +90,13 @@ def _check_variant(reader: OperatorReader) -> None:
 def _gates(reader: OperatorReader, position: int, shape: tuple[int, int]) -> tuple[Int8Array, list[float]]:
     """Weights int8 ``[4, *shape]`` of the four gates from input ``position`` on, and the scale of each gate."""
     gates: list[Weights] = []
-    for gate in range(len(_GATES)):
+    for gate in range(len(GATES)):
         weights = reader.weights(position + gate, rank=2, channel_axis=0)
         if weights.values.shape != shape:
             raise reader.damaged(f"has weights of the shape {list(weights.values.shape)} where {list(shape)} belongs")
         if len(weights.scales) != 1:
             raise reader.refuse(
-                f"has {len(weights.scales)} scales of the {_GATES[gate]} gate's weights where the kernels take one: {INT8_ADVICE}"
+                f"has {len(weights.scales)} scales of the {GATES[gate]} gate's weights where the kernels take one: {INT8_ADVICE}"
             )
         gates.append(weights)
     return np.stack([weights.values for weights in gates]), [weights.scales[0] for weights in gates]

@@ -8,16 +8,12 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from systola_firmware.spec.isa import COUNT_BITS, STEP_BITS
 from systola_hdl.common.credit_queue import CreditQueue
 from systola_hdl.common.delay import delayed
 from systola_hdl.common.memory_ports import ADDRESS_BITS
 
-__all__ = ["COUNT_BITS", "STEP_BITS", "AddressGenerator"]
-
-#: Width of an iteration count, as in the instruction set.
-COUNT_BITS = 12
-#: Width of a signed address step, as in the instruction set.
-STEP_BITS = 20
+__all__ = ["AddressGenerator"]
 
 
 class AddressGenerator(Component):
@@ -62,7 +58,7 @@ class AddressGenerator(Component):
     latency = 2 + 3 + 1 + CreditQueue.latency
     #: Cycles from one nest to the next, at least: the next comes to wait, is compared, and goes.
     shortest_nest = 3
-    #: Credits of the queue: more than the cycles from taking one to taking it again.
+    #: Entries of the queue: more than the cycles from taking one to taking it again.
     _depth = 16
 
     def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0, held: bool = False) -> None:

@@ -62,7 +62,7 @@ class CreditQueue(Component):
     shape:
         Of an item.
     depth:
-        Credits, at least 2.
+        Entries of the queue, at least 2.
 
     Attributes
     ----------

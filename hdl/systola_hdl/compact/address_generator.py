@@ -13,7 +13,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, ceil_log2, exact_log2
 
-from systola_hdl.common.address_generator import COUNT_BITS, STEP_BITS
+from systola_firmware.spec.isa import COUNT_BITS, STEP_BITS
 
 __all__ = ["AddressGenerator", "Nest"]
 

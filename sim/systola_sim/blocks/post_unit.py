@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Rounding
-from systola_sim.golden.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM, GATES, cell_step, preactivation, saturate
-from systola_sim.golden.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, requantize, wrap32
+from systola_firmware.spec.isa import GATES, Combine, ErrorCode, Opcode, Operation, Rounding, violations
+from systola_sim.golden.lstm_cell import cell_step, preactivation, saturate
+from systola_sim.golden.requantize import requantize, wrap32
 
 __all__ = ["PostUnitModel"]
 
@@ -38,8 +38,6 @@ def _require(condition: bool, code: ErrorCode = ErrorCode.BAD_FIELD) -> None:
 
 def _indices(operation: Operation, *loops: str) -> itertools.product[tuple[int, ...]]:
     """Indices of nested loops, outermost first."""
-    for loop in loops:
-        _require(operation[f"{loop}_count"] > 0)
     return itertools.product(*(range(operation[f"{loop}_count"]) for loop in loops))
 
 
@@ -63,6 +61,7 @@ class PostUnitModel:
         ``jobs`` are the accumulators of a POST or LSTM: int32 (positions, columns) for each (block, group).
         """
         try:
+            _require(next(violations(operation, self.config), None) is None)
             if operation.opcode is Opcode.POST:
                 self._post(operation, jobs)
             elif operation.opcode is Opcode.VECTOR:
@@ -93,16 +92,9 @@ class PostUnitModel:
         _require(address >= 0 and address + len(values) <= self.config.activation_bytes, ErrorCode.ACTIVATION_ADDRESS)
         self.activation[address : address + len(values)] = values
 
-    @staticmethod
-    def _check_factor(operation: Operation, *, shift: bool) -> None:
-        _require(operation["rounding"] < Rounding.FP32)
-        _require(not shift or SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM)
-
     def _post(self, operation: Operation, jobs: Sequence[Int32Array]) -> None:
         config, per_channel = self.config, bool(operation["per_channel"])
         outer, positions = list(_indices(operation, "block", "group")), list(_indices(operation, "y", "x"))
-        _require(1 <= operation["last_columns"] <= config.columns)
-        self._check_factor(operation, shift=not per_channel)
         words = config.channel_parameter_words if per_channel else config.bias_words
         for (block, group), accumulators in zip(outer, jobs, strict=True):
             parameters = self._words(operation["parameters"] + group * words, words)
@@ -133,10 +125,6 @@ class PostUnitModel:
     def _vector(self, operation: Operation) -> None:
         lanes, sources = self.config.requantize_lanes, operation["sources"]
         items, taps = list(_indices(operation, "y", "x", "group")), list(_indices(operation, "t1", "t0"))
-        _require(1 <= operation["last_lanes"] <= lanes)
-        _require(sources == 1 or (sources in {0, 2} and len(taps) == 1))
-        if operation["requantize"]:
-            self._check_factor(operation, shift=True)
         for y, x, group in items:
             count = operation["last_lanes"] if group == operation["group_count"] - 1 else lanes
             across = group * operation["group_step"]
@@ -161,7 +149,6 @@ class PostUnitModel:
 
     def _table(self, operation: Operation) -> None:
         tables = operation["tables"]
-        _require(1 <= tables <= 2)
         words = tables * 1024 // self.config.weight_word_bytes
         self.tables[:tables] = self._words(operation["source"], words).view("<i4").reshape(tables, 256)
 
@@ -170,10 +157,6 @@ class PostUnitModel:
         config, gates = self.config, len(GATES)
         outer, sequences = list(_indices(operation, "block", "group")), operation["x_count"]
         self.steps = []
-        _require(0 < sequences <= config.accumulator_depth)
-        _require(1 <= operation["last_units"] <= config.columns // gates)
-        _require(SHIFT_MINIMUM <= operation["shift"] <= SHIFT_MAXIMUM)
-        _require(EXPONENT_MINIMUM <= operation["cell_exponent"] <= EXPONENT_MAXIMUM)
         factors = self._words(operation["parameters"], config.bias_words + 1)
         multiplier, shift = factors[: 4 * config.columns].view("<i4"), factors[4 * config.columns : 5 * config.columns]
         for (block, group), accumulators in zip(outer, jobs, strict=True):

@@ -10,13 +10,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from systola_firmware.spec.isa import CELL_EXPONENT_MAXIMUM, CELL_EXPONENT_MINIMUM, GATES
 from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 from systola_sim.golden.requantize import clamp, requantize
 
 __all__ = [
-    "EXPONENT_MAXIMUM",
-    "EXPONENT_MINIMUM",
-    "GATES",
     "GATE_EXPONENT",
     "cell_step",
     "preactivation",
@@ -29,12 +27,8 @@ Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
 
-#: Gates of a unit, in the order in which everything stores them.
-GATES = ("input", "forget", "cell", "output")
 #: log2 of the scale of a preactivation (Q3.12).
 GATE_EXPONENT = -12
-#: Range of log2 of the scale of the cell state.
-EXPONENT_MINIMUM, EXPONENT_MAXIMUM = -15, -9
 
 #: Multiplier of REQ that is exactly one half, so REQ by it and shift s is a factor of 2^(s-1), rounded twice.
 _HALF = 1 << 30
@@ -126,8 +120,8 @@ def cell_step(
     ValueError
         If ``exponent`` is outside its range or ``pre`` does not have four gates.
     """
-    if not EXPONENT_MINIMUM <= exponent <= EXPONENT_MAXIMUM:
-        raise ValueError(f"exponent must be from {EXPONENT_MINIMUM} to {EXPONENT_MAXIMUM}, not {exponent}")
+    if not CELL_EXPONENT_MINIMUM <= exponent <= CELL_EXPONENT_MAXIMUM:
+        raise ValueError(f"exponent must be from {CELL_EXPONENT_MINIMUM} to {CELL_EXPONENT_MAXIMUM}, not {exponent}")
     if pre.shape[-1] != len(GATES):
         raise ValueError(f"pre must have {len(GATES)} gates along its last axis, not {pre.shape[-1]}")
     input_gate, forget_gate, output_gate = np.moveaxis(sigmoid(pre[..., (0, 1, 3)]), -1, 0)

@@ -13,16 +13,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.spec.isa import Rounding
+from systola_firmware.spec.isa import SHIFT_MAXIMUM, SHIFT_MINIMUM, Rounding
 
-__all__ = ["SHIFT_MAXIMUM", "SHIFT_MINIMUM", "clamp", "requantize", "wrap32"]
+__all__ = ["clamp", "requantize", "wrap32"]
 
 Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
 #: Range of the exponent, for every mode.
-SHIFT_MINIMUM, SHIFT_MAXIMUM = -31, 6
 
 
 def wrap32(values: npt.ArrayLike) -> Int32Array:

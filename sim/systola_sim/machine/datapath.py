@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Combine, ErrorCode, Operation, Rounding
+from systola_firmware.spec.isa import SHIFT_MAXIMUM, SHIFT_MINIMUM, Combine, ErrorCode, Operation, Rounding
 from systola_sim.golden.lstm_cell import saturate
-from systola_sim.golden.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM, clamp, requantize
+from systola_sim.golden.requantize import clamp, requantize
 
 __all__ = [
     "Memories",

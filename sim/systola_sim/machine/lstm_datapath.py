@@ -6,9 +6,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.spec.isa import Operation
-from systola_sim.golden.lstm_cell import GATES, cell_step, preactivation
-from systola_sim.golden.requantize import SHIFT_MAXIMUM, SHIFT_MINIMUM
+from systola_firmware.spec.isa import GATES, SHIFT_MAXIMUM, SHIFT_MINIMUM, Operation
+from systola_sim.golden.lstm_cell import cell_step, preactivation
 from systola_sim.machine.datapath import Memories, UnsoundProgramError
 
 __all__ = ["check_lstm", "run_lstm_job"]

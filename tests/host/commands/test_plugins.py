@@ -16,7 +16,7 @@ from systola.commands.cli import app
 
 def with_points(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> typer.Typer:
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point for point in points if point.group == group])
-    made = typer.Typer(add_completion=False)
+    made = typer.Typer(add_completion=False, rich_markup_mode=None)
     made.command("own")(lambda: None)
     plugins.add_commands(made)
     return made

@@ -8,7 +8,7 @@ from systola_firmware.spec.memory_map import COUNTERS, MARK_WORDS, REGISTERS, re
 
 __all__ = ["SCAN_LENGTH", "StateLayout"]
 
-#: Credits that the scanner visits in turn: counters in the order of their registers, except that at the place of the
+#: Words that the scanner visits in turn: counters in the order of their registers, except that at the place of the
 #: first one that this engine never counts, it looks after the watchdog.
 SCAN_LENGTH = 8
 #: Words of the registers, rounded up to a power of two; as many follow for the sequencer.

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode
 from systola_hdl.common.delay import delayed
+from systola_hdl.common.field_rules import below, product_bound
 from systola_hdl.common.layouts import STREAM_LOOPS
 from systola_hdl.common.memory_ports import ActivationRead, WeightRead
 from systola_hdl.compact.interfaces import AccumulatorDrain, UnitControl
@@ -100,7 +101,7 @@ class MatmulUnit(Component):
     def _build_decode(self, m: Module, loader: WeightLoader, streamer: Streamer) -> None:
         """Hand the payload words over as they come, look at the counts on the way, and check the product of two of
         them."""
-        control, depth = self.control, self.config.accumulator_depth
+        control, depth = self.control, product_bound(Opcode.MATMUL, self.config)
         x_count, y_count = Signal(range(depth + 1)), Signal(range(depth + 1))
         # Once bad, it is until the unit's reset.
         bad, product = Signal(), Signal(range(depth + (1 << len(x_count))))
@@ -127,7 +128,8 @@ class MatmulUnit(Component):
         with m.If(arrives("weights")):
             m.d.sync += [base.eq(field("weights")), beyond.eq(field("weights")[len(base) :].any())]
         for loop in STREAM_LOOPS:
-            with m.If(arrives(f"{loop}_count") & (field(f"{loop}_count") == 0)):
+            count = f"{loop}_count"
+            with m.If(arrives(count) & below(Opcode.MATMUL, count, field(count), self.config)):
                 m.d.sync += bad.eq(1)
         for name, count in (("x_count", x_count), ("y_count", y_count)):
             with m.If(arrives(name)):

@@ -10,8 +10,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import Combine, Opcode, Rounding
-from systola_hdl.common.address_generator import COUNT_BITS
+from systola_firmware.spec.isa import COUNT_BITS, Combine, Opcode, Rounding
+from systola_hdl.common.field_rules import bounds_of, outside
 from systola_hdl.compact.address_generator import AddressGenerator, Nest
 from systola_hdl.compact.interfaces import OPCODE_BITS, WORD_INDEX
 from systola_hdl.compact.words import field_of, word_of
@@ -22,7 +22,7 @@ __all__ = ["PLACE_BITS", "Instruction"]
 PLACE_BITS = 15
 #: Bits of an instruction's first word that are flags; those below are an address.
 _FLAGS_FROM = 20
-#: Credits of a memory for tables and parameters; more than there are, for a block RAM.
+#: Words of a memory for tables and parameters; more than there are, for a block RAM.
 _KEPT_PLACES = 16
 #: Slot of the walker for a group loop of whole words.
 _WORDS_SLOT = 16
@@ -226,41 +226,43 @@ class Instruction(Component):
         word, index, valid = self.word, self.word_index, self.word_valid
         post, vector = self.opcode == Opcode.POST, self.opcode == Opcode.VECTOR
         broken = Signal()
-        shift = field_of(Opcode.POST, "shift", word)
-        bad_shift = (shift < -31) | (shift > 6)
 
-        def field(name: str) -> Value:
-            return field_of(Opcode.POST if name in {"last_columns"} else Opcode.VECTOR, name, word)
+        def is_outside(opcode: Opcode, name: str) -> Value:
+            return outside(opcode, name, field_of(opcode, name, word), self.config)
 
+        # Both opcodes have it in the same bits.
+        bad_shift = is_outside(Opcode.POST, "shift")
         with m.If(post):
             with m.Switch(index):
                 with m.Case(0):
-                    columns = field_of(Opcode.POST, "last_columns", word)
-                    m.d.comb += broken.eq(
-                        (columns == 0)
-                        | (columns > self.config.columns)
-                        | (field_of(Opcode.POST, "rounding", word) >= Rounding.FP32)
-                    )
+                    m.d.comb += broken.eq(is_outside(Opcode.POST, "last_columns") | is_outside(Opcode.POST, "rounding"))
                 with m.Case(*(_loop(Opcode.POST, loop) for loop in ("x", "y", "group", "block"))):
-                    m.d.comb += broken.eq(word[:COUNT_BITS] == 0)
+                    m.d.comb += broken.eq(is_outside(Opcode.POST, "x_count"))
                 with m.Case(word_of(Opcode.POST, "shift")):
                     m.d.comb += broken.eq(bad_shift & ~flag(Opcode.POST, "per_channel"))
         with m.Elif(vector):
             with m.Switch(index):
                 with m.Case(0):
-                    m.d.comb += broken.eq((field("sources") == 3) | (field("requantize") & (field("rounding") >= Rounding.FP32)))
+                    requantizes = field_of(Opcode.VECTOR, "requantize", word)
+                    m.d.comb += broken.eq(
+                        is_outside(Opcode.VECTOR, "sources") | (requantizes & is_outside(Opcode.VECTOR, "rounding"))
+                    )
                 with m.Case(word_of(Opcode.VECTOR, "last_lanes")):
-                    m.d.comb += broken.eq(field("last_lanes") != 1)
+                    # One lane: a comparison with the one legal value is less than two.
+                    (lanes, _) = bounds_of(Opcode.VECTOR, "last_lanes", self.config)
+                    m.d.comb += broken.eq(field_of(Opcode.VECTOR, "last_lanes", word) != lanes)
                 with m.Case(*(_loop(Opcode.VECTOR, loop) for loop in ("t0", "t1"))):
-                    count = word[:COUNT_BITS]
-                    m.d.comb += broken.eq((count == 0) | ((count != 1) & (flag(Opcode.VECTOR, "sources") != 1)))
+                    # The rule of the product: where it is at most 1, so is each count.
+                    count = field_of(Opcode.VECTOR, "t0_count", word)
+                    m.d.comb += broken.eq(
+                        is_outside(Opcode.VECTOR, "t0_count") | ((count != 1) & (flag(Opcode.VECTOR, "sources") != 1))
+                    )
                 with m.Case(*(_loop(Opcode.VECTOR, loop) for loop in ("group", "x", "y"))):
-                    m.d.comb += broken.eq(word[:COUNT_BITS] == 0)
+                    m.d.comb += broken.eq(is_outside(Opcode.VECTOR, "x_count"))
                 with m.Case(word_of(Opcode.VECTOR, "shift")):
                     m.d.comb += broken.eq(bad_shift & flag(Opcode.VECTOR, "requantize"))
         with m.Else():
-            tables = field_of(Opcode.TABLE, "tables", word)
-            m.d.comb += broken.eq((tables == 0) | (tables == 3))
+            m.d.comb += broken.eq(is_outside(Opcode.TABLE, "tables"))
         with m.If(valid):
             m.d.sync += self.bad.eq(broken | self.bad)  # until reset
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
+from systola_firmware.spec.isa import SHIFT_MAXIMUM
+
 __all__ = ["DIGITS", "EXPONENT", "IDENTITY_EXPONENT", "Requantizer"]
 
 #: Radix-4 digits of the value that are multiplied in a cycle, and their bits.
@@ -16,11 +18,10 @@ _LONG_STEPS, _SHORT_STEPS = 3, 2
 #: Bits of a multiplier (never negative), and of a partial sum.
 _MULTIPLIER_BITS = 31
 _SUM_BITS = _MULTIPLIER_BITS + _STEP_BITS + 1
-#: Largest shift of the instruction set; the exponent is what is missing to it: 6 - shift, 0 to 37.
-_SHIFT_MAXIMUM = 6
+#: The exponent is what is missing to it: 6 - shift, 0 to 37.
 EXPONENT = range(64)
 #: Exponent and multiplier 2^30 with SINGLE: the identity.
-IDENTITY_EXPONENT = _SHIFT_MAXIMUM - 1
+IDENTITY_EXPONENT = SHIFT_MAXIMUM - 1
 #: Bits of a result before the clamp, and of the window with the bit that rounds.
 _RESULT_BITS = 16
 _WINDOW_BITS = _RESULT_BITS + 1
@@ -115,8 +116,8 @@ class Requantizer(Component):
             m.d.sync += step.eq(Mux(self.i_ready, 0, step + 1))
 
         # The top bits, as they are when the value has been shifted left and wrapped.
-        with m.If(~self.is_single & (self.exponent < _SHIFT_MAXIMUM)):
-            m.d.comb += shifts_left.eq(_SHIFT_MAXIMUM - self.exponent[:3])
+        with m.If(~self.is_single & (self.exponent < SHIFT_MAXIMUM)):
+            m.d.comb += shifts_left.eq(SHIFT_MAXIMUM - self.exponent[:3])
         top = Signal(8)
         wrapped_sign = Signal()
         m.d.comb += wrapped_sign.eq(Cat(value[31 - place] for place in range(7)).bit_select(shifts_left, 1))
@@ -185,7 +186,7 @@ class Requantizer(Component):
         two_roundings = Signal()
         start = Signal(signed(32))
         m.d.comb += [
-            two_roundings.eq(~self.is_single & (self.exponent > _SHIFT_MAXIMUM)),
+            two_roundings.eq(~self.is_single & (self.exponent > SHIFT_MAXIMUM)),
             start.eq(Cat(Const(0, 30), two_roundings, two_roundings & self.is_double & negative)),
         ]
         with m.If(multiplying):
@@ -199,7 +200,7 @@ class Requantizer(Component):
             places.eq(self.exponent + Mux(was_short, _STEP_BITS, 0)),
         ]
         wraps = Signal()  # SINGLE with a positive shift, three steps: bit 32 + exponent is the sign
-        m.d.sync += wraps.eq(self.is_single & (self.exponent < _SHIFT_MAXIMUM) & ~was_short)
+        m.d.sync += wraps.eq(self.is_single & (self.exponent < SHIFT_MAXIMUM) & ~was_short)
         sign = Signal()
         above = Signal(_SUM_BITS - 24)
         m.d.comb += [sign.eq(so_far[-1]), above.eq(so_far[24:])]

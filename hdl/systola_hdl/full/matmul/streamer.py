@@ -8,8 +8,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import ErrorCode
-from systola_hdl.common.address_generator import COUNT_BITS, AddressGenerator
+from systola_firmware.spec.isa import COUNT_BITS, ErrorCode
+from systola_hdl.common.address_generator import AddressGenerator
 from systola_hdl.common.delay import delayed
 from systola_hdl.common.layouts import ERROR_CODE, STREAM_LOOPS
 from systola_hdl.common.memory_ports import ActivationRead

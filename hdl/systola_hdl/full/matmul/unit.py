@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import ErrorCode, Opcode, Unit
-from systola_hdl.common.address_generator import COUNT_BITS
+from systola_firmware.spec.isa import COUNT_BITS, ErrorCode, Opcode, Unit
 from systola_hdl.common.delay import delayed
+from systola_hdl.common.field_rules import below, product_bound
 from systola_hdl.common.layouts import STREAM_LOOPS, payload_layout
 from systola_hdl.common.memory_ports import ActivationRead, WeightRead
 from systola_hdl.full.interfaces import AccumulatorDrain, UnitControl
@@ -105,7 +105,7 @@ class MatmulUnit(Component):
         layout = payload_layout(Opcode.MATMUL)
         control, offered = self.control, self.control.instruction
         fields = Signal(layout)
-        counts = Cat(fields[f"{loop}_count"] == 0 for loop in STREAM_LOOPS)
+        counts = Cat(below(Opcode.MATMUL, f"{loop}_count", fields[f"{loop}_count"], self.config) for loop in STREAM_LOOPS)
         product, addend, multiplier = Signal(2 * COUNT_BITS), Signal(2 * COUNT_BITS), Signal(COUNT_BITS)
         taken = Signal(2)  # instructions taken and not done: one, and one ahead
         wants_loader, wants_streamer, bad_field = Signal(), Signal(), Signal()
@@ -143,7 +143,7 @@ class MatmulUnit(Component):
                 m.d.sync += [addend.eq(addend << 1), multiplier.eq(multiplier >> 1)]
                 with m.If(multiplier[0]):
                     m.d.sync += product.eq(product + addend)
-                m.d.sync += too_many.eq(product > self.config.accumulator_depth)
+                m.d.sync += too_many.eq(product > product_bound(Opcode.MATMUL, self.config))
                 with m.If(multiplier == 0):  # so the product did not change, and is compared
                     m.next = "CHECK"
             with m.State("CHECK"):

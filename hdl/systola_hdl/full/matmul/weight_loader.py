@@ -8,7 +8,8 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from systola_firmware.spec.config import Config
-from systola_hdl.common.address_generator import COUNT_BITS, AddressGenerator
+from systola_firmware.spec.isa import COUNT_BITS
+from systola_hdl.common.address_generator import AddressGenerator
 from systola_hdl.common.delay import delayed
 from systola_hdl.common.memory_ports import WEIGHT_ADDRESS_BITS, WeightRead
 from systola_hdl.full.matmul.systolic_array import WeightWord

@@ -106,7 +106,8 @@ class OutputStage(Component):
     #: Cycles from ``direct`` to the earliest ``write.valid``: address and count, end, range check, queue, the port's
     #: registers.
     direct_latency = 5
-    #: Credits: more than any producer's pipeline and this one's together, so that one item a cycle is sustained.
+    #: Entries of the queue: more than any producer's pipeline and this one's together, so that one item a cycle is
+    #: sustained.
     places = 32
 
     def __init__(self, config: Config, *, write_latency: int = 1) -> None:

@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.spec.config import Config
-from systola_hdl.common.address_generator import COUNT_BITS
+from systola_firmware.spec.isa import COUNT_BITS
 from systola_hdl.common.memory_ports import WEIGHT_ADDRESS_BITS, WeightRead
 from systola_hdl.full.memory.weight_memory import WeightMemory
 from systola_hdl.full.memory.word_fetcher import WordFetcher

@@ -9,12 +9,12 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import ErrorCode, Opcode, Rounding, Unit
+from systola_firmware.spec.isa import INSTRUCTIONS, ErrorCode, Opcode, Rounding, Unit
+from systola_hdl.common.field_rules import above, below, broken, outside
 from systola_hdl.common.layouts import ERROR_CODE, payload_layout
 from systola_hdl.common.memory_ports import ActivationRead, ActivationWrite, WeightRead
 from systola_hdl.full.interfaces import AccumulatorDrain, UnitControl
 from systola_hdl.full.post.drain import Drain
-from systola_hdl.full.post.lstm.activation import EXPONENT_MAXIMUM, EXPONENT_MINIMUM
 from systola_hdl.full.post.lstm.cell import GATES
 from systola_hdl.full.post.lstm.path import LstmPath
 from systola_hdl.full.post.output_stage import OutputStage
@@ -115,7 +115,7 @@ class PostUnit(Component):
         rules = {
             Opcode.POST: self._bad_post(views[Opcode.POST]),
             Opcode.VECTOR: self._bad_vector(views[Opcode.VECTOR]),
-            Opcode.TABLE: [(tables.tables == 0) | (tables.tables == 3)],
+            Opcode.TABLE: [broken(Opcode.TABLE, "tables", {"tables": tables.tables}, self.config)],
         }
         if self.config.lstm:
             m.submodules.lstm_path = lstm = LstmPath(self.config)
@@ -265,39 +265,36 @@ class PostUnit(Component):
                 ]
             m.d.comb += owner.weights.data.eq(self.weights.data)
 
-    @staticmethod
-    def _bad_factor(fields: data.View) -> list[Value]:
-        return [fields.rounding >= Rounding.FP32, (fields.shift < -31) | (fields.shift > 6)]
-
     def _bad_post(self, fields: data.View) -> list[Value]:
-        """Rules that a POST breaks. Parameters bring their own shifts, so that of the instruction is then not looked
-        at."""
-        rounding, shift = self._bad_factor(fields)
-        return [
-            *(fields[f"{loop}_count"] == 0 for loop in ("x", "y", "group", "block")),
-            (fields.last_columns == 0) | (fields.last_columns > self.config.columns),
-            rounding,
-            shift & ~fields.per_channel,
-        ]
+        """Rules that a POST breaks."""
+        return self._broken(
+            Opcode.POST, fields, "x_count", "y_count", "group_count", "block_count", "last_columns", "rounding", "shift"
+        )
 
     def _bad_lstm(self, fields: data.View) -> list[Value]:
         """Rules that an LSTM breaks."""
+        config = self.config
         return [
-            *(fields[f"{loop}_count"] == 0 for loop in ("x", "group", "block")),
-            fields.x_count > self.config.accumulator_depth,
-            (fields.last_units == 0) | (fields.last_units > self.config.columns // len(GATES)),
-            (fields.shift < -31) | (fields.shift > 6),
-            (fields.cell_exponent < EXPONENT_MINIMUM) | (fields.cell_exponent > EXPONENT_MAXIMUM),
+            *(below(Opcode.LSTM, name, fields[name], config) for name in ("x_count", "group_count", "block_count")),
+            above(Opcode.LSTM, "x_count", fields.x_count, config),
+            *self._broken(Opcode.LSTM, fields, "last_units", "shift", "cell_exponent"),
         ]
 
     def _bad_vector(self, fields: data.View) -> list[Value]:
-        """Rules that a VECTOR breaks. Rounding and shift count only if it requantizes."""
-        rounding, shift = self._bad_factor(fields)
+        """Rules that a VECTOR breaks."""
+        config = self.config
+        rounding, shift = (outside(Opcode.VECTOR, name, fields[name], config) for name in ("rounding", "shift"))
+        # The rule of the product: where it is at most 1, so is each count.
         has_taps = (fields.t0_count != 1) | (fields.t1_count != 1)
         return [
-            *(fields[f"{loop}_count"] == 0 for loop in ("x", "y", "group", "t0", "t1")),
-            (fields.last_lanes == 0) | (fields.last_lanes > self.config.requantize_lanes),
-            fields.sources == 3,
+            *self._broken(
+                Opcode.VECTOR, fields, "x_count", "y_count", "group_count", "t0_count", "t1_count", "last_lanes", "sources"
+            ),
             (fields.sources != 1) & has_taps,
             (rounding | shift) & fields.requantize,
         ]
+
+    def _broken(self, opcode: Opcode, fields: data.View, *names: str) -> list[Value]:
+        """Whether each of the fields breaks its rule."""
+        known = {field: fields[field] for field in INSTRUCTIONS[opcode].fields}
+        return [broken(opcode, name, known, self.config) for name in names]

@@ -10,20 +10,18 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_firmware.spec.isa import INSTRUCTIONS, Opcode
+from systola_firmware.spec.isa import CELL_EXPONENT_MAXIMUM, CELL_EXPONENT_MINIMUM, INSTRUCTIONS, Opcode
 from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 
-__all__ = ["EXPONENT_BITS", "EXPONENT_MAXIMUM", "EXPONENT_MINIMUM", "GATE_EXPONENT", "Function", "LstmActivation"]
+__all__ = ["EXPONENT_BITS", "GATE_EXPONENT", "Function", "LstmActivation"]
 
 #: Width of an exponent, as in the instruction set.
 EXPONENT_BITS = INSTRUCTIONS[Opcode.LSTM].fields["cell_exponent"].bits
 #: log2 of the scale of a gate's preactivation (Q3.12).
 GATE_EXPONENT = -12
-#: Range of log2 of the scale of the cell state.
-EXPONENT_MINIMUM, EXPONENT_MAXIMUM = -15, -9
 
-#: Credits below the binary point of a scaled argument, before it is rounded.
-_FRACTION_BITS = GATE_EXPONENT - EXPONENT_MINIMUM
+#: Places below the binary point of a scaled argument, before it is rounded.
+_FRACTION_BITS = GATE_EXPONENT - CELL_EXPONENT_MINIMUM
 _SLOPES = [following - entry for entry, following in itertools.pairwise(SIGMOID_TABLE)]
 #: A table entry and the step to the next.
 _ENTRY = data.StructLayout({"value": 16, "slope": max(_SLOPES).bit_length()})
@@ -85,11 +83,12 @@ class LstmActivation(Component):
 
         # cycle 1: three times the argument
         tripled = Signal(signed(18), reset_less=True)
-        places = Signal(range(EXPONENT_MAXIMUM - EXPONENT_MINIMUM + 1), reset_less=True)  # to the left, of a value with a fraction
-        m.d.sync += [tripled.eq(self.i_value + (self.i_value << 1)), places.eq(self.i_exponent - EXPONENT_MINIMUM)]
+        # So many places to the left is a value with a fraction.
+        places = Signal(range(CELL_EXPONENT_MAXIMUM - CELL_EXPONENT_MINIMUM + 1), reset_less=True)
+        m.d.sync += [tripled.eq(self.i_value + (self.i_value << 1)), places.eq(self.i_exponent - CELL_EXPONENT_MINIMUM)]
 
         # cycle 2: scaled, with the fraction
-        scaled = Signal(signed(len(tripled) + EXPONENT_MAXIMUM - EXPONENT_MINIMUM), reset_less=True)
+        scaled = Signal(signed(len(tripled) + CELL_EXPONENT_MAXIMUM - CELL_EXPONENT_MINIMUM), reset_less=True)
         m.d.sync += scaled.eq(tripled << places)
 
         # cycle 3: rounded, and its magnitude; the half is the fraction's first bit, and -(q + r) = ~q + (1 - r)

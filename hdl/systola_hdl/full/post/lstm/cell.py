@@ -6,13 +6,12 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
-from systola_firmware.spec.isa import Rounding
+from systola_firmware.spec import isa
+from systola_firmware.spec.isa import CELL_EXPONENT_MAXIMUM, CELL_EXPONENT_MINIMUM, Rounding
 from systola_hdl.cells.product import Product
 from systola_hdl.common.delay import delayed
 from systola_hdl.full.post.lstm.activation import (
     EXPONENT_BITS,
-    EXPONENT_MAXIMUM,
-    EXPONENT_MINIMUM,
     GATE_EXPONENT,
     Function,
     LstmActivation,
@@ -35,13 +34,8 @@ __all__ = [
     "with_zero_point",
 ]
 
-#: Gates of a unit in the order in which everything stores them, each with its function.
-GATES = {
-    "input": Function.SIGMOID,
-    "forget": Function.SIGMOID,
-    "cell": Function.TANH,
-    "output": Function.SIGMOID,
-}
+#: Gates of a unit in the instruction set's order, each with its function.
+GATES = {gate: Function.TANH if gate == "cell" else Function.SIGMOID for gate in isa.GATES}
 #: Cycles of :func:`with_zero_point`.
 ZERO_POINT_LATENCY = 2
 #: Fraction bits of a gate's value.
@@ -264,7 +258,7 @@ class LstmCell(Component):
     def _rescaled(self, m: Module, name: str, factors: tuple[Value, Value], places: Value) -> Value:
         """REQ(their product, 2^30, -places) rounded DOUBLE, int16: product, then first rounding, second rounding, its
         shift."""
-        limit = 2 * _Q15 - 1 + EXPONENT_MAXIMUM
+        limit = 2 * _Q15 - 1 + CELL_EXPONENT_MAXIMUM
         exact = multiplied(m, name, *factors)
         first = Signal(signed(31), name=f"{name}_halved")
         ones = Signal(limit - 1, name=f"{name}_ones")
@@ -275,6 +269,6 @@ class LstmCell(Component):
             ones.eq(below_half(places, limit)),
             second.eq(add_half(first, ones, first[-1])),
         ]
-        shortest = min(2 * _Q15 - 1 + EXPONENT_MINIMUM, _Q15 - 1)
+        shortest = min(2 * _Q15 - 1 + CELL_EXPONENT_MINIMUM, _Q15 - 1)
         m.d.sync += result.eq((second >> shortest) >> Value.cast(places - shortest)[:3])
         return result
