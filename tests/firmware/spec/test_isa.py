@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.programs.field_borders import borders
 
 from systola_firmware.spec.isa import (
+    ERROR_WORDS,
     HEADER,
     INSTRUCTIONS,
     MAX_PAYLOAD_WORDS,
+    ErrorCode,
     Field,
     IsaError,
     Opcode,
@@ -17,8 +20,16 @@ from systola_firmware.spec.isa import (
     decode,
     decode_program,
     encode_program,
+    violations,
 )
+from systola_firmware.spec.presets import preset
 
+#: Counts and columns of one, nothing else: no rule is broken.
+PLAIN = {
+    opcode: {name: field.legal.low if field.legal else 0 for name, field in definition.fields.items()}
+    for opcode, definition in INSTRUCTIONS.items()
+}
+PLAIN[Opcode.VECTOR]["sources"] = 1
 EVERY_FIELD = [(opcode, field) for opcode, definition in INSTRUCTIONS.items() for field in definition.fields.values()]
 
 
@@ -102,3 +113,33 @@ def test_what_is_no_instruction_is_named() -> None:
         decode([0, 0x7F], 1)
     with pytest.raises(IsaError, match="word 0: TABLE needs 2 words, 1 are left"):
         decode([int(Opcode.TABLE)])
+
+
+@pytest.mark.parametrize("opcode", INSTRUCTIONS)
+def test_both_sides_of_every_border(opcode: Opcode) -> None:
+    config = preset("tiny-8x4")
+    assert not list(violations(Operation(opcode, PLAIN[opcode]), config))
+    for changes, legal in borders(opcode, config):
+        told = list(violations(Operation(opcode, PLAIN[opcode] | changes), config))
+        assert bool(told) is not legal, (changes, told)
+
+
+def test_rules_by_hand() -> None:
+    """The borders as numbers, from the text of the instruction set and not from its tables."""
+    config = preset("tiny-8x4")  # 4 columns, 4 lanes, 128 accumulators
+    post = PLAIN[Opcode.POST] | {"shift": 7}
+    assert list(violations(Operation(Opcode.POST, post), config)) == ["shift = 7 is outside -31..6"]
+    assert not list(violations(Operation(Opcode.POST, post | {"per_channel": 1}), config))
+    assert list(violations(Operation(Opcode.POST, PLAIN[Opcode.POST] | {"last_columns": 5, "rounding": 3}), config)) == [
+        "last_columns = 5 is outside 1..4",
+        "rounding = 3 is outside 0..2",
+    ]
+    matmul = PLAIN[Opcode.MATMUL] | {"x_count": 43, "y_count": 3}
+    assert list(violations(Operation(Opcode.MATMUL, matmul), config)) == ["x_count * y_count = 129 is more than 128"]
+    vector = PLAIN[Opcode.VECTOR] | {"sources": 2, "t1_count": 2}
+    assert list(violations(Operation(Opcode.VECTOR, vector), config)) == ["t0_count * t1_count = 2 is more than 1"]
+    assert not list(violations(Operation(Opcode.VECTOR, vector | {"sources": 1}), config))
+
+
+def test_every_error_has_words() -> None:
+    assert set(ERROR_WORDS) == set(ErrorCode)

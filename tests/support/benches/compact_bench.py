@@ -18,7 +18,7 @@ from systola_firmware.spec.presets import PRESETS
 from systola_hdl.compact.post.unit import PostUnit
 from systola_sim.blocks.post_unit import PostUnitModel
 
-__all__ = ["COMPACT", "Bench"]
+__all__ = ["COMPACT", "CompactBench"]
 
 COMPACT: Config = PRESETS["icebreaker"].replace(activation_bytes=4096, weight_bytes=8192)
 
@@ -43,7 +43,7 @@ def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
 
 
 @dataclass
-class Bench(Bench):
+class CompactBench(Bench):
     """Serves the ports of :class:`PostUnit` with exact latencies, random stalls, and garbage where nothing is
     promised."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.benches.compact_bench import COMPACT, Bench
+from support.benches.compact_bench import COMPACT, CompactBench
 from support.benches.post_bench import GOOD_POST, LOOPS, POST_ERRORS, ROUNDINGS, VECTOR_ERRORS, describe
 
 from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Rounding
@@ -16,7 +16,7 @@ STALLS = [0.0, 0.4]
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("wide", [0, 1])
 def test_post(stall: float, wide: int) -> None:
-    bench = Bench(seed=1 + wide, stall=stall, drain_latency=1 + wide)
+    bench = CompactBench(seed=1 + wide, stall=stall, drain_latency=1 + wide)
     for case in range(5):
         counts = {loop: bench.rng.randint(1, 3) for loop in LOOPS}
         if case == 0:
@@ -29,7 +29,7 @@ def test_post(stall: float, wide: int) -> None:
 @pytest.mark.parametrize("drain_latency", [1, 2])
 def test_post_takes_eight_cycles_a_position(drain_latency: int) -> None:
     """Four outputs, one access to the memory; more only if the accumulators take more than a cycle to answer."""
-    bench = Bench(drain_latency=drain_latency)
+    bench = CompactBench(drain_latency=drain_latency)
     bench.weights[:] = 0  # biases, too, for sums of at most 23 bits
     positions = {"x_count": 5, "x_step": 8, "y_count": 4, "y_step": 40, "group_count": 2, "group_step": 4, "block_count": 2}
     jobs = [bench.accumulators(20) >> 10 for _ in range(4)]
@@ -43,7 +43,7 @@ def test_post_takes_eight_cycles_a_position(drain_latency: int) -> None:
 @pytest.mark.parametrize("stall", STALLS)
 def test_vector(stall: float) -> None:
     """Tables, ADD, unary, pooling and fill, with several loops."""
-    bench = Bench(seed=10, stall=stall)
+    bench = CompactBench(seed=10, stall=stall)
     rng = bench.rng
     # Entries that a sum of two cannot be told from by their low bits alone, and any for the first.
     entries = np.random.default_rng(4).integers(-(1 << 27), 1 << 27, 512).astype("<i4")
@@ -90,7 +90,7 @@ def test_vector(stall: float) -> None:
 @pytest.mark.parametrize("stall", STALLS)
 def test_fill(stall: float) -> None:
     """By words where all is aligned, else by bytes; both identities; requantized."""
-    bench = Bench(seed=11, stall=stall)
+    bench = CompactBench(seed=11, stall=stall)
     for changes in (
         {"destination": 8, "group_count": 12, "x_step_out": 20},
         {"destination": 9, "group_count": 12, "x_step_out": 20},
@@ -108,7 +108,7 @@ def test_fill(stall: float) -> None:
 
 def test_vector_speed() -> None:
     """A fill writes four bytes a cycle; an output with one operand takes two cycles, a window's tap one."""
-    bench = Bench()
+    bench = CompactBench()
     bench.add(Opcode.VECTOR, **bench.vector(sources=0, group_count=512, group_step=1, destination=1024))
     bench.add(Opcode.VECTOR, **bench.vector(group_count=200, group_step=1, destination=1024))
     bench.add(Opcode.VECTOR, **bench.vector(t0_count=125, t0_step=16, group_count=4, group_step=1, destination=3000))
@@ -133,7 +133,7 @@ OWN_POST_ERRORS = [
 
 @pytest.mark.parametrize(("changes", "code"), POST_ERRORS + OWN_POST_ERRORS, ids=describe)
 def test_post_errors(changes: dict[str, int], code: ErrorCode) -> None:
-    bench = Bench(stall=0.3)
+    bench = CompactBench(stall=0.3)
     bench.add_good_post(changes)
     bench.run_alone(code)
 
@@ -153,7 +153,7 @@ OWN_VECTOR_ERRORS = [
 
 @pytest.mark.parametrize(("changes", "code"), VECTOR_ERRORS + OWN_VECTOR_ERRORS, ids=describe)
 def test_vector_errors(changes: dict[str, int], code: ErrorCode) -> None:
-    bench = Bench(seed=2, stall=0.3)
+    bench = CompactBench(seed=2, stall=0.3)
     bench.add_good_vector(changes)
     bench.run_alone(code)
 
@@ -173,7 +173,7 @@ def test_vector_errors(changes: dict[str, int], code: ErrorCode) -> None:
     ids=describe,
 )
 def test_table_errors(changes: dict[str, int], code: ErrorCode) -> None:
-    bench = Bench(seed=2, stall=0.3)
+    bench = CompactBench(seed=2, stall=0.3)
     bench.add(Opcode.TABLE, **changes)
     bench.run_alone(code)
 
@@ -181,7 +181,7 @@ def test_table_errors(changes: dict[str, int], code: ErrorCode) -> None:
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_a_bad_word_is_forgotten_with_its_instruction(rounding: Rounding) -> None:
     """Fields that another opcode's rules would refuse, and the same words in the next instruction."""
-    bench = Bench(seed=3)
+    bench = CompactBench(seed=3)
     bench.add(Opcode.VECTOR, **bench.vector(rounding=7, shift=127, group_count=4, group_step=1, destination=4))
     bench.add_post({"x": 2, "y": 1, "group": 1, "block": 1}, per_channel=True, rounding=rounding, shift=100, wide=0)
     bench.add(Opcode.TABLE, tables=1, source=3)
