@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from systola_firmware.errors import CompileError, DoesNotFit
-from systola_firmware.ir.graph import Graph, Lstm, Softmax, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Lstm, Softmax
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.lowering.cost import predict
 from systola_firmware.lowering.lower import lower
 from systola_firmware.lowering.schedule import Scheduled, schedule

@@ -12,21 +12,10 @@ from support.models.files import MLPERF_TINY, model_path
 
 from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.errors import CompileError, DoesNotFit, UnsupportedModel
-from systola_firmware.ir.graph import (
-    Add,
-    Convolution,
-    DepthwiseConvolution,
-    Graph,
-    Layer,
-    Lookup,
-    Padding,
-    Pool,
-    PoolKind,
-    Reshape,
-    Softmax,
-    Tensor,
-)
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Pool, PoolKind, Reshape, Softmax
 from systola_firmware.ir.passes import run_passes
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.lowering.cost import predict
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.config import Config

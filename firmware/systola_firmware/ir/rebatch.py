@@ -13,7 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import Add, Convolution, DepthwiseConvolution, Graph, Layer, Lstm, Pad, Pool, Slice, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Lstm
+from systola_firmware.ir.semantics import Batch, refusal
+from systola_firmware.ir.tensor import Tensor
 
 
 def rebatch(graph: Graph, count: int) -> Graph:
@@ -26,10 +29,6 @@ def rebatch(graph: Graph, count: int) -> Graph:
     if count < 1:
         raise CompileError(f"a program runs at least one inference at a time, not {count}: give a batch of 1 or more")
     return graph if count == 1 else _Rebatch(graph, count).run()
-
-
-def _refusal(tensor: Tensor, reason: str) -> CompileError:
-    return CompileError(f"tensor {tensor.name!r} {reason}: compile the model with a batch of 1")
 
 
 class _Rebatch:
@@ -57,7 +56,7 @@ class _Rebatch:
         # The last axis is never the batch: channels, features and classes belong to one inference.
         axes = [axis for axis in range(len(shape) - 1) if math.prod(shape[:axis]) == runs]
         if not axes:
-            raise _refusal(tensor, f"of the shape {list(shape)} has no axis along which inferences can lie side by side")
+            raise refusal(tensor, f"of the shape {list(shape)} has no axis along which inferences can lie side by side")
         # Axes of one element leave a choice: an LSTM of one time step wants the second axis, an image the first.
         axis = axes[-1] if self.time_major and len(shape) == 3 else axes[0]
         constant = None if tensor.constant is None else np.concatenate([tensor.constant] * self.count, axis)
@@ -74,24 +73,6 @@ class _Rebatch:
         axis = first.batch_axis
         runs = math.prod(first.shape[:axis])
         inputs = tuple(self.made.get(tensor.name) or self._widen(tensor, runs) for tensor in layer.inputs)
-        match layer:
-            case Convolution(fully_connected=True):
-                if math.prod(layer.inputs[0].shape[axis:]) % layer.weights.shape[-1]:
-                    raise _refusal(first, f"has the time before the batch where {layer.name} wants all of one inference in a row")
-            case Convolution() | DepthwiseConvolution() | Pool() | Pad():
-                if axis or len(first.shape) != 4:
-                    raise _refusal(first, f"of the shape {list(layer.inputs[0].shape)} is no batch of images for {layer.name}")
-            case Lstm():
-                if axis != int(layer.time_major):
-                    raise _refusal(first, f"has the batch on axis {axis} where {layer.name} has it on axis {int(layer.time_major)}")
-            case Add():
-                if any(tensor.batch_axis != axis for tensor in inputs):
-                    raise _refusal(first, f"has the batch on another axis than the operand that {layer.name} adds")
-            case Slice():
-                if layer.size[axis] != layer.inputs[0].shape[axis]:
-                    raise _refusal(first, f"is cut by {layer.name} along the batch, axis {axis}")
-                runs = math.prod(layer.size[:axis])
-                # The step of an axis of one element may be anything; of several it must be 1.
-                step = (*layer.step[:axis], 1, *layer.step[axis + 1 :])
-                layer = replace(layer, size=self._wider(layer.size, axis), step=step)
-        return replace(layer, inputs=inputs, output=self._widen(layer.output, runs))
+        made, runs = layer.traits.batch(layer, Batch(self.count, first, inputs, axis, runs))
+        widened: Layer = replace(made, inputs=inputs, output=self._widen(layer.output, runs))
+        return widened

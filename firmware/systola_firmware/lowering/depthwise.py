@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Convolution, DepthwiseConvolution
+from systola_firmware.ir.layers import Convolution, DepthwiseConvolution
 from systola_firmware.lowering.blocks import Work, cut_positions
 from systola_firmware.lowering.matmul import (
     ChannelGroups,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from systola_firmware.ir.graph import Pad
+from systola_firmware.ir.layers import Pad
 from systola_firmware.lowering.vector import Span, pixel_spans, vectors
 from systola_firmware.memory.layout import TensorLayout
 from systola_firmware.spec.config import Config

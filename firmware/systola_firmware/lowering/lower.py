@@ -9,19 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import (
-    Add,
-    Convolution,
-    DepthwiseConvolution,
-    Layer,
-    Lookup,
-    Lstm,
-    Pad,
-    Pool,
-    Reshape,
-    Slice,
-    Softmax,
-)
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Lstm, Pad, Pool, Reshape, Slice, Softmax
 from systola_firmware.lowering.depthwise import lower_depthwise
 from systola_firmware.lowering.fill import border_fills, lower_pad
 from systola_firmware.lowering.lstm import lower_lstm

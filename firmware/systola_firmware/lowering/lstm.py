@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from systola_firmware.errors import UnsupportedModel
-from systola_firmware.ir.graph import Convolution, Lstm
+from systola_firmware.ir.layers import Convolution, Lstm, sequences_interleave
 from systola_firmware.lowering.blocks import Axis, Work, cut_positions
 from systola_firmware.lowering.fill import fill
 from systola_firmware.lowering.matmul import (
@@ -40,7 +40,6 @@ from systola_firmware.lowering.stage import Stage
 from systola_firmware.lowering.vector import Span, vectors
 from systola_firmware.lowering.weights import WeightImage, cell_parameters, dense_tiles, fold_zero_point
 from systola_firmware.memory.plan import GATES, LstmMemory, Plan, input_part_row
-from systola_firmware.memory.sharing import sequences_interleave
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import Opcode, Operation

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import Convolution, DepthwiseConvolution
+from systola_firmware.ir.layers import Convolution, DepthwiseConvolution
 from systola_firmware.lowering.blocks import Axis, Tiling, Work, cut_positions
 from systola_firmware.lowering.weights import (
     WeightImage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import Pool, PoolKind
+from systola_firmware.ir.layers import Pool, PoolKind
 from systola_firmware.lowering.vector import Span, vectors
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Operation, Rounding

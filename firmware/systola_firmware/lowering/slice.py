@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from systola_firmware.ir.graph import Slice
+from systola_firmware.ir.layers import Slice, slice_elements
 from systola_firmware.lowering.vector import Span, copy_elements, is_dense, vectors
-from systola_firmware.memory.sharing import slice_elements
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import Operation
 from systola_firmware.spec.program import Placement

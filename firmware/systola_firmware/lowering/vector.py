@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Add, Lookup
+from systola_firmware.ir.layers import Add, Lookup
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Opcode, Operation
 from systola_firmware.spec.program import Placement

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from systola_firmware.errors import CompileError, UnsupportedModel
-from systola_firmware.ir.graph import Convolution, DepthwiseConvolution, Graph, Layer, Padding, Softmax, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.tensor import NO_BORDER, Padding, Tensor
 from systola_firmware.spec.program import Placement
-
-NO_BORDER = Padding()
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -83,35 +82,6 @@ class TensorLayout:
         )
 
 
-def needed_border(layer: Layer) -> Padding:
-    """Border that ``layer`` reads around its input: what its windows reach, which a stride can make less than its
-    padding."""
-    kernel: tuple[int, ...]
-    if isinstance(layer, Convolution):
-        kernel = layer.weights.shape[1:3]
-    elif isinstance(layer, DepthwiseConvolution):
-        kernel = layer.weights.shape[0:2]
-    else:
-        return Padding()
-    if isinstance(layer, Convolution) and layer.fully_connected:
-        return Padding()
-    _, height, width, _ = layer.inputs[0].nhwc
-    _, out_height, out_width, _ = layer.output.nhwc
-
-    pad = layer.padding
-
-    def after(axis: int, outputs: int, before: int, size: int) -> int:
-        reach = (outputs - 1) * layer.stride[axis] + (kernel[axis] - 1) * layer.dilation[axis] + 1
-        return max(0, reach - before - size)
-
-    return Padding(
-        top=pad.top,
-        bottom=after(0, out_height, pad.top, height),
-        left=pad.left,
-        right=after(1, out_width, pad.left, width),
-    )
-
-
 def _union(a: Padding, b: Padding) -> Padding:
     return Padding(max(a.top, b.top), max(a.bottom, b.bottom), max(a.left, b.left), max(a.right, b.right))
 
@@ -139,21 +109,21 @@ def plan_layouts(graph: Graph) -> dict[str, TensorLayout]:
         add(tensor)
     for layer in graph.layers:
         for position, tensor in enumerate(layer.inputs):
-            add(tensor, needed_border(layer) if position == 0 else Padding())
+            add(tensor, layer.traits.border(layer) if position == 0 else NO_BORDER)
         if layer.output.name in computed:
             raise CompileError(f"tensor {layer.output.name!r} is computed twice, the second time by {layer.name}")
         computed.add(layer.output.name)
-        if isinstance(layer, Softmax):
-            _check_last(graph, layer)
-        else:
+        if layer.traits.on_device:
             add(layer.output)
+        else:
+            _check_last(graph, layer)
     for tensor in graph.outputs:
-        if not any(isinstance(layer, Softmax) and layer.output.name == tensor.name for layer in graph.layers):
+        if not any(not layer.traits.on_device and layer.output.name == tensor.name for layer in graph.layers):
             add(tensor)
     return layouts
 
 
-def _check_last(graph: Graph, softmax: Softmax) -> None:
+def _check_last(graph: Graph, softmax: Layer) -> None:
     name = softmax.output.name
     if any(tensor.name == name for layer in graph.layers for tensor in layer.inputs) or all(t.name != name for t in graph.outputs):
         raise UnsupportedModel(

@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from systola_firmware.errors import DoesNotFit
-from systola_firmware.ir.graph import Graph, Lstm, Softmax, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Lstm, Softmax
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.memory.allocation import Buffer, allocate
 from systola_firmware.memory.layout import TensorLayout, plan_layouts, round_up
 from systola_firmware.memory.sharing import share_buffers

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from systola_firmware.ir.graph import Convolution, DepthwiseConvolution, Layer, Reshape, Tensor
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Convolution, DepthwiseConvolution, Reshape
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import convolution_requantization
 from systola_firmware.tflite.operator import ELEMENT_LIMIT, OperatorReader

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from systola_firmware.errors import ModelFileError, UnsupportedModel
-from systola_firmware.ir.graph import Graph, Layer, Softmax, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Softmax
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.quantization import QuantizationError
 from systola_firmware.tflite.file import FileOperator, FileTensor, ModelFile, read_model
 from systola_firmware.tflite.operator import INT8_ADVICE, OperatorReader, activation_tensor

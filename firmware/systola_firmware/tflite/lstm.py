@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from systola_firmware.ir.graph import Layer, Lstm
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Lstm
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import (
     lstm_cell_clip,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.errors import ModelFileError, UnsupportedModel, UnsupportedOperator
-from systola_firmware.ir.graph import Padding, Tensor
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.numerics.arrays import Int8Array, Int32Array
 from systola_firmware.numerics.quantization import INT8_MAX, INT8_MIN, Activation, activation_range
 from systola_firmware.tflite.file import FileOperator, FileTensor, ModelFile

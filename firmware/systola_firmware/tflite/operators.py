@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from systola_firmware.ir.graph import Add, Layer, Lookup, Pad, Padding, Pool, PoolKind, Reshape, Softmax, Tensor
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Add, Lookup, Pad, Pool, PoolKind, Reshape, Softmax
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.numerics import lookup_tables
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import add_parameters

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from systola_firmware.ir.graph import Layer, Reshape, Slice
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Reshape, Slice
 from systola_firmware.tflite.operator import OperatorReader
 
 #: Most axes that TFLM's kernel slices.

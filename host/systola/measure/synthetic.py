@@ -10,7 +10,9 @@ from systola.measure.benchmark import measure
 from systola.measure.record import Record
 from systola_firmware.compiler import compile_graph
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import Graph, Lstm, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Lstm
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.program import Program

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from systola_firmware.ir.graph import Graph, Lstm, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Lstm
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.arrays import Int8Array
 from systola_sim.golden.kernels import lstm_output, run_layer
 from systola_sim.golden.lstm_layer import LstmStates, run_lstm

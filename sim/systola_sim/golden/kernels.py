@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import (
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import (
     Add,
     Convolution,
     DepthwiseConvolution,
-    Layer,
     Lookup,
     Lstm,
     Pad,
-    Padding,
     Pool,
     PoolKind,
     Reshape,
     Slice,
     Softmax,
 )
+from systola_firmware.ir.tensor import Padding
 from systola_firmware.numerics.arrays import Int8Array, Int32Array
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.numerics.softmax import softmax

@@ -12,7 +12,8 @@ from support.models.inputs import input_sets
 from support.models.random_models import graph_model, random_model
 from support.oracle.evaluation import evaluate, tensor_key
 
-from systola_firmware.ir.graph import Convolution, Graph, Lookup, Padding, Reshape
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Convolution, Lookup, Reshape
 from systola_firmware.ir.passes import (
     PASSES,
     drop_reshapes,
@@ -22,6 +23,7 @@ from systola_firmware.ir.passes import (
     remove_dead_layers,
     run_passes,
 )
+from systola_firmware.ir.tensor import Padding
 from systola_firmware.tflite.importer import import_tflite, load_tflite
 
 CONVOLUTION = {"padding": 1, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}

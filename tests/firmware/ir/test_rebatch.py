@@ -12,9 +12,11 @@ from support.graphs.random_graphs import random_graph, random_input
 
 from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.errors import CompileError
-from systola_firmware.ir.graph import Add, Convolution, Graph, Layer, Lstm, Reshape, Softmax, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Add, Convolution, Lstm, Reshape, Softmax
 from systola_firmware.ir.passes import run_passes
 from systola_firmware.ir.rebatch import rebatch
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.presets import preset

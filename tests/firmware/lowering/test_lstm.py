@@ -13,9 +13,10 @@ from support.graphs.random_graphs import random_input
 
 from systola_firmware.compiler import compile_graph
 from systola_firmware.errors import DoesNotFit, UnsupportedModel
-from systola_firmware.ir.graph import Add, Graph, Lookup, Lstm, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Add, Lookup, Lstm, slice_offset
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.lowering.cost import predict
-from systola_firmware.memory.sharing import slice_offset
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec import program_file
 from systola_firmware.spec.config import Config

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from systola_firmware.errors import CompileError, UnsupportedModel
-from systola_firmware.ir.graph import Add, Convolution, Graph, Lookup, Padding, Reshape, Softmax, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Add, Convolution, Lookup, Reshape, Softmax
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.memory.layout import TensorLayout, needed_border, plan_layouts
 from systola_firmware.memory.sharing import Share, share_buffers
 from systola_firmware.numerics.requantization import Requantization

@@ -12,7 +12,7 @@ from support.graphs.rescaling import rescaled, rescaled_by, single
 from support.models.builder import ModelBuilder, activation_code, padding_code
 from support.oracle.tflm import Oracle
 
-from systola_firmware.ir.graph import Tensor
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics import lookup_tables
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import (

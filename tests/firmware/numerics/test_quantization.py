@@ -14,7 +14,7 @@ import pytest
 from support.models.builder import ModelBuilder
 from support.oracle.tflm import Oracle
 
-from systola_firmware.ir.graph import Tensor
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics import lookup_tables
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import (

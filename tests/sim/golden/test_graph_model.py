@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from systola_firmware.ir.graph import Add, Graph, Lookup, Reshape, Tensor
+from systola_firmware.ir.graph import Graph
+from systola_firmware.ir.layers import Add, Lookup, Reshape
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.requantization import Requantization
 from systola_sim.golden.graph_model import evaluate
 

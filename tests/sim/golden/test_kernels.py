@@ -8,21 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from systola_firmware.ir.graph import (
-    Add,
-    Convolution,
-    DepthwiseConvolution,
-    Layer,
-    Lookup,
-    Pad,
-    Padding,
-    Pool,
-    PoolKind,
-    Reshape,
-    Slice,
-    Softmax,
-    Tensor,
-)
+from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Pad, Pool, PoolKind, Reshape, Slice, Softmax
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.numerics.softmax import softmax
 from systola_firmware.spec.isa import Rounding

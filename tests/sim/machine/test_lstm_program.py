@@ -7,7 +7,7 @@ import pytest
 from support.graphs.random_lstms import lstm_model, random_lstm
 from support.programs.lstm_program import assemble_lstm
 
-from systola_firmware.ir.graph import Lstm
+from systola_firmware.ir.layers import Lstm
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS

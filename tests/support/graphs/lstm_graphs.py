@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from systola_firmware.ir.graph import Convolution, Graph, Layer, Lookup, Lstm, Slice, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Convolution, Lookup, Lstm, Slice
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.requantization import Requantization
 
 __all__ = ["lstm_graph", "random_layer", "random_lstm_graph", "sliced"]

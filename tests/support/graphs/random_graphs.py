@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from systola_firmware.ir.graph import (
-    Add,
-    Convolution,
-    DepthwiseConvolution,
-    Graph,
-    Layer,
-    Lookup,
-    Pad,
-    Padding,
-    Pool,
-    PoolKind,
-    Reshape,
-    Softmax,
-    Tensor,
-)
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Pad, Pool, PoolKind, Reshape, Softmax
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.isa import Rounding
 

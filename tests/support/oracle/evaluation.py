@@ -13,23 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from support.oracle.lstm_evaluation import run_lstm
-from systola_firmware.ir.graph import (
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import (
     Add,
     Convolution,
     DepthwiseConvolution,
-    Graph,
-    Layer,
     Lookup,
     Lstm,
     Pad,
-    Padding,
     Pool,
     PoolKind,
     Reshape,
     Slice,
     Softmax,
-    Tensor,
 )
+from systola_firmware.ir.tensor import Padding, Tensor
 from systola_firmware.numerics.requantization import Requantization
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Lstm
+from systola_firmware.ir.layers import Lstm
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.sigmoid import SIGMOID_TABLE
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Lstm
+from systola_firmware.ir.layers import Lstm
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import Opcode, Operation, encode_program

@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Add, Graph, Layer, Lookup, Pad, Reshape, Slice, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Add, Lookup, Pad, Reshape, Slice
 from systola_firmware.ir.passes.rewriting import output_names, with_layers
+from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import TABLE_DOMAIN, requantize
 

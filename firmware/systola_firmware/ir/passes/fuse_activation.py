@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from systola_firmware.ir.graph import Add, Convolution, DepthwiseConvolution, Graph, Layer, Lookup, Pool
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Pool
 from systola_firmware.ir.passes.rewriting import producers, readers, with_layers
 
 

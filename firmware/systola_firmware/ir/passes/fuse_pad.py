@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from systola_firmware.ir.graph import Convolution, DepthwiseConvolution, Graph, Layer, Pad, Padding
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Convolution, DepthwiseConvolution, Pad
 from systola_firmware.ir.passes.rewriting import producers, with_layers
+from systola_firmware.ir.tensor import Padding
 
 
 def fuse_pad(graph: Graph) -> Graph:

@@ -7,7 +7,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from systola_firmware.ir.graph import Graph, Layer, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.tensor import Tensor
 
 
 def readers(graph: Graph) -> Counter[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from systola_firmware.ir.graph import Graph, Layer, Reshape, Tensor
+from systola_firmware.ir.graph import Graph, Layer
+from systola_firmware.ir.layers import Reshape
 from systola_firmware.ir.passes.rewriting import output_names, with_layers
+from systola_firmware.ir.tensor import Tensor
 
 
 def drop_reshapes(graph: Graph) -> Graph:

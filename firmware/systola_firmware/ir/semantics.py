@@ -1,0 +1,98 @@
+"""What must be known of a kind of layers beside its arithmetic: its border, its memory, its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from systola_firmware.errors import CompileError
+from systola_firmware.ir.tensor import NO_BORDER, Padding, Tensor
+
+#: The border that a layer reads around its first input; the argument is the layer.
+BorderRule = Callable[[Any], Padding]
+
+
+def no_border(_layer: Any) -> Padding:
+    """For layers that read nothing but their inputs."""
+    return NO_BORDER
+
+
+@dataclass(frozen=True)
+class OutputMemory:
+    """Where the output of a layer may lie. Functions take the layer.
+
+    Parameters
+    ----------
+    in_place:
+        Over an operand of the same layout: each element is written after all reads of it.
+    view:
+        In the memory of the first input, from the element on that this returns; None for a layer that cannot. Neither
+        tensor may have a border then.
+    lead:
+        Behind so many bytes of its own memory, which the layer needs in front of its output.
+    """
+
+    in_place: bool = False
+    view: Callable[[Any], int | None] = lambda _layer: None
+    lead: Callable[[Any], int] = lambda _layer: 0
+
+
+#: In memory of its own.
+OWN = OutputMemory()
+#: Over an operand.
+IN_PLACE = OutputMemory(in_place=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``count`` inferences side by side in the inputs of a layer.
+
+    ``first`` is the first input that is an activation, ``inputs`` are all, made for so many inferences already. Each
+    inference is ``runs`` runs of elements of them: one, unless there are axes before the batch ``axis``.
+    """
+
+    count: int
+    first: Tensor
+    inputs: tuple[Tensor, ...]
+    axis: int
+    runs: int
+
+    def wider(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """``sizes`` with that of the batch axis for all inferences."""
+        return (*sizes[: self.axis], self.count * sizes[self.axis], *sizes[self.axis + 1 :])
+
+    def refuse(self, reason: str) -> CompileError:
+        """The error for inferences that cannot lie side by side; ``reason`` continues "tensor 'x' …"."""
+        return refusal(self.first, reason)
+
+
+#: From a layer and its batch to the layer for all inferences (its tensors are put in later) and the runs of its output.
+BatchRule = Callable[[Any, Batch], tuple[Any, int]]
+
+
+def refusal(tensor: Tensor, reason: str) -> CompileError:
+    """The error for a tensor along which inferences cannot lie side by side; ``reason`` continues "tensor 'x' …"."""
+    return CompileError(f"tensor {tensor.name!r} {reason}: compile the model with a batch of 1")
+
+
+def any_batch(layer: Any, batch: Batch) -> tuple[Any, int]:
+    """For layers that do the same with every element, wherever the batch axis is."""
+    return layer, batch.runs
+
+
+def batch_of_images(layer: Any, batch: Batch) -> tuple[Any, int]:
+    """For layers that work on one image after the other."""
+    if batch.axis or len(batch.first.shape) != 4:
+        raise batch.refuse(f"of the shape {list(layer.inputs[0].shape)} is no batch of images for {layer.name}")
+    return layer, batch.runs
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a class of layers says of itself; see :class:`~systola_firmware.ir.graph.Layer`."""
+
+    border: BorderRule
+    memory: OutputMemory
+    batch: BatchRule
+    on_device: bool
