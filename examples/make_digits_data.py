@@ -36,7 +36,7 @@ def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Quantize the test images by the model's own input scale and write the archive."""
-    from systola_firmware.tflite.importer import load_tflite  # not needed for training
+    from systola_firmware.importer import load_tflite  # not needed for training
 
     folder = Path(__file__).parent
     (tensor,) = load_tflite(folder / "digits_cnn_int8.tflite").inputs

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from make_digits_data import split_digits
 
-from systola_firmware.tflite.importer import load_tflite
+from systola_firmware.importer import load_tflite
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,15 +20,14 @@ from systola_boards.catalogue.board import Board
 from systola_boards.catalogue.boards import BOARDS
 from systola_boards.catalogue.prepared import PREPARED, STATE, PreparedBoard
 from systola_boards.fpga.devices import DEVICES
-from systola_firmware.docs import write_pages
+from systola_firmware.docs import with_sections, write_pages
 from systola_firmware.spec import presets as configurations
 from systola_firmware.spec.config import Config
 
-__all__ = ["BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "with_tables"]
+__all__ = ["BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared"]
 
 BOARDS_JSON = Path("host/systola/boards.json")
 _PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
-_SECTION = re.compile(r"(<!-- begin: (?P<name>[\w-]+), generated -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
 #: What must be said beside a block's name.
@@ -150,11 +148,6 @@ def block_tables(blocks: list[dict[str, Any]]) -> dict[str, str]:
     return {"blocks": "\n\n".join(parts) if parts else "No block has been measured yet."}
 
 
-def with_tables(text: str, tables: dict[str, str]) -> str:
-    """A page with the tables that its markers name. Raises ``KeyError`` for an unknown one."""
-    return _SECTION.sub(lambda match: f"{match[1]}\n{tables[match['name']]}\n\n{match[3]}", text)
-
-
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))}
 
@@ -190,10 +183,10 @@ def main(
         (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []
     tables = board_tables(json.loads((root / BOARDS_JSON).read_text())) | block_tables(blocks)
-    differing = write_pages(root / "docs", check=check)
+    differing = write_pages(root, check=check)
     for page in _PAGES:
         text = (root / page).read_text(encoding="utf-8")
-        made = with_tables(text, tables)
+        made = with_sections(text, tables)
         if made != text:
             differing.append(str(page))
             if not check:

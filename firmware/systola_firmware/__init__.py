@@ -1,7 +1,9 @@
 """The compiler, and the contract that it shares with gateware, models and driver. A model goes from top to bottom:
 
 compiler  one call from a model file to a program
-tflite    the file, and the importer: operators become layers
+importer  operators of the file become layers
+operators the operators, a family a module: import and lowering
+tflite    the file as checked values, and a reader of one operator
 ir        the integer graph and its rewrites
 memory    where each tensor lies
 lowering  layers become instructions; order, tokens, marks; predicted cycles

@@ -13,11 +13,12 @@ from systola_firmware.errors import CompileError, DoesNotFit
 from systola_firmware.ir.graph import Graph
 from systola_firmware.ir.layers import Lstm, Softmax
 from systola_firmware.ir.tensor import Tensor
+from systola_firmware.lowering.context import Context
 from systola_firmware.lowering.cost import predict
-from systola_firmware.lowering.lower import lower
 from systola_firmware.lowering.schedule import Scheduled, schedule
 from systola_firmware.lowering.weights import WeightImage
 from systola_firmware.memory.plan import Plan, input_part_row, plan_memory
+from systola_firmware.operators.lower import lower
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import encode_program
 from systola_firmware.spec.program import Binding, LayerRecord, Program, SoftmaxStep, State
@@ -38,9 +39,9 @@ def compile_model(
     share each load of weights and need that many times the activation memory. Raises
     :class:`~systola_firmware.errors.CompileError` and its subclasses.
     """
+    from systola_firmware.importer import import_tflite, load_tflite
     from systola_firmware.ir.passes import fold_constants, run_passes
     from systola_firmware.ir.rebatch import rebatch
-    from systola_firmware.tflite.importer import import_tflite, load_tflite
 
     graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
     # Constants first: on their way to the operand that they become, they have shapes without a place for the batch.
@@ -62,7 +63,8 @@ def compile_graph(graph: Graph, config: Config, *, keep_tensors: bool = False, s
         raise CompileError(f"a stateful program runs one stream, not {graph.batch} side by side: compile it with a batch of 1")
     plan = plan_memory(graph, config, keep_tensors=keep_tensors, stateful=stateful)
     image = WeightImage(config)
-    lowered = [lower(layer, plan, image, config) for layer in graph.layers]
+    context = Context(plan, image, config)
+    lowered = [lower(layer, context) for layer in graph.layers]
     weights = image.finish()
     scheduled = schedule(lowered, config.trace_marks)
     words = encode_program(scheduled.operations)

@@ -16,8 +16,9 @@ from systola_boards.blocks import table as block_table
 from systola_boards.blocks.catalogue import blocks_of
 from systola_boards.catalogue.boards import BOARDS, find_board
 from systola_boards.catalogue.prepared import PREPARED
-from systola_boards.documents import BLOCKS_JSON, BOARDS_JSON, board_tables, describe, describe_prepared, with_tables
+from systola_boards.documents import BLOCKS_JSON, BOARDS_JSON, board_tables, describe, describe_prepared
 from systola_boards.toolchain import program
+from systola_firmware.docs import with_sections
 from systola_firmware.spec.presets import preset
 
 ROOT = Path(__file__).parents[2]
@@ -75,15 +76,15 @@ def test_tables() -> None:
 
 def test_sections_are_replaced_and_nothing_else() -> None:
     page = "before\n<!-- begin: a, generated -->\nold\n<!-- end -->\nafter\n"
-    made = with_tables(page, {"a": "new"})
+    made = with_sections(page, {"a": "new"})
     assert made == "before\n<!-- begin: a, generated -->\n\nnew\n\n<!-- end -->\nafter\n"
-    assert with_tables(made, {"a": "new"}) == made
+    assert with_sections(made, {"a": "new"}) == made
     with pytest.raises(KeyError, match="a"):
-        with_tables(page, {})
+        with_sections(page, {})
 
 
 def test_results_are_taken_in(tmp_path: Path) -> None:
-    for name in ("docs/boards.md", "docs/blocks.md", str(BOARDS_JSON)):
+    for name in ("README.md", "docs/boards.md", "docs/blocks.md", str(BOARDS_JSON)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
     (tmp_path / "build/ulx3s-25f").mkdir(parents=True)

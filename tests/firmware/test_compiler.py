@@ -12,6 +12,7 @@ from support.models.files import MLPERF_TINY, model_path
 
 from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.errors import CompileError, DoesNotFit, UnsupportedModel
+from systola_firmware.importer import load_tflite
 from systola_firmware.ir.graph import Graph, Layer
 from systola_firmware.ir.layers import Add, Convolution, DepthwiseConvolution, Lookup, Pool, PoolKind, Reshape, Softmax
 from systola_firmware.ir.passes import run_passes
@@ -21,7 +22,6 @@ from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, decode_program
 from systola_firmware.spec.presets import preset
-from systola_firmware.tflite.importer import load_tflite
 from systola_sim.golden.graph_model import evaluate
 from systola_sim.machine.interpreter import Schedule, execute
 

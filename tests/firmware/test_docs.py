@@ -5,22 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from systola_firmware.docs import PAGES, write_pages
+from systola_firmware.operators.registry import IMPORTERS
 from systola_firmware.spec import isa, link, memory_map
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_pages_in_the_repository_are_up_to_date() -> None:
-    assert write_pages(DOCS, check=True) == []
+    assert write_pages(ROOT, check=True) == []
 
 
 def test_check_finds_pages_that_differ_or_are_missing(tmp_path: Path) -> None:
-    assert len(write_pages(tmp_path, check=True)) == len(PAGES)
-    assert not list(tmp_path.iterdir())
-    assert len(write_pages(tmp_path)) == len(PAGES)
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text("Before.\n<!-- begin: operators, generated -->\n<!-- end -->\nAfter.\n", encoding="utf-8")
+    assert len(write_pages(tmp_path, check=True)) == len(PAGES) + 1
+    assert not list((tmp_path / "docs").iterdir())
+    assert len(write_pages(tmp_path)) == len(PAGES) + 1
     assert write_pages(tmp_path, check=True) == []
-    (tmp_path / "link.md").write_text("something else", encoding="utf-8")
-    assert write_pages(tmp_path, check=True) == [str(tmp_path / "link.md")]
+    assert readme.read_text(encoding="utf-8").startswith("Before.\n<!-- begin: operators, generated -->\n\nADD, ")
+    (tmp_path / "docs" / "link.md").write_text("something else", encoding="utf-8")
+    assert write_pages(tmp_path, check=True) == [str(tmp_path / "docs" / "link.md")]
+
+
+def test_every_operator_has_a_row() -> None:
+    page = PAGES["operators.md"]()
+    for name in IMPORTERS:
+        assert page.count(f"| `{name}` | ") == 1
 
 
 def test_nothing_is_left_out() -> None:

@@ -1,6 +1,6 @@
 """Intermediate representation: a list of layers over int8 tensors, all arithmetic already in integers.
 
-The importer (``systola_firmware.tflite.importer``) produces a :class:`Graph`, the passes
+The importer (``systola_firmware.importer``) produces a :class:`Graph`, the passes
 (``systola_firmware.ir.passes``) rewrite it, the scheduler (``systola_firmware.lowering.schedule``) turns it into a
 program. Layers hold exactly the numbers that the engine uses (multipliers, shifts, tables): nothing after the importer
 knows a scale, except to label inputs and outputs.

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.layers import Add, Lookup
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Opcode, Operation
+from systola_firmware.spec.isa import COUNT_LIMIT, Opcode, Operation
 from systola_firmware.spec.program import Placement
 
 #: Position of the destination in :attr:`Span.steps` and in addresses: after the two operands.
@@ -145,31 +144,6 @@ def is_dense(placement: Placement) -> bool:
     """Whether all elements are one run of bytes."""
     _, h, w, c = placement.shape
     return (placement.image_pitch, placement.row_pitch, placement.pixel_pitch) == (h * w * c, w * c, c)
-
-
-def lower_add(layer: Add, first: Placement, second: Placement, destination: Placement, config: Config) -> list[Operation]:
-    """ADD of two operands through tables T0 and T1, then requantization."""
-    requantization = layer.requantization
-    fields = {
-        "sources": 2,
-        "combine": int(Combine.SUM),
-        "table": 1,
-        "requantize": 1,
-        "rounding": int(requantization.rounding),
-        "zero_point": layer.output.zero_point,
-        "minimum": layer.minimum,
-        "maximum": layer.maximum,
-        "multiplier": int(requantization.multiplier[0]),
-        "shift": int(requantization.shift[0]),
-    }
-    operands = [p if p.shape == destination.shape else reshaped(p, destination.shape) for p in (first, second)]
-    spans = pixel_spans(destination.shape, operands[0], operands[1], destination)
-    return vectors((first.address, second.address, destination.address), spans, destination.shape[3], fields, config)
-
-
-def lower_lookup(_layer: Lookup, source: Placement, destination: Placement, config: Config) -> list[Operation]:
-    """A unary operation through table T0."""
-    return lower_copy(source, destination, config, table=1)
 
 
 def lower_copy(source: Placement, destination: Placement, config: Config, *, table: int = 0) -> list[Operation]:

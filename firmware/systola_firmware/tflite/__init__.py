@@ -1,1 +1,1 @@
-"""From a ``.tflite`` file to the integer graph: the file as checked values, and an importer for each operator."""
+"""A ``.tflite`` file as checked values, and a reader of one operator with its tensors; shapes that are computed."""

@@ -107,3 +107,6 @@ _FOLDERS: Mapping[str, Callable[[OperatorReader, list[Int64Array]], Int64Array]]
     "PACK": _pack,
     "STRIDED_SLICE": _strided_slice,
 }
+
+#: Operators that are folded.
+OPERATORS = ("SHAPE", *_FOLDERS)

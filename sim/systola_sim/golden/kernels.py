@@ -161,6 +161,9 @@ _KERNELS: dict[type[Layer], Callable[..., Int8Array]] = {
     Softmax: driver_softmax,
 }
 
+if _MISSING := [layer.__name__ for layer in Layer.__subclasses__() if layer not in _KERNELS]:
+    raise TypeError(f"there is no kernel for the layers {', '.join(_MISSING)}: add one to {__name__}")
+
 
 def run_layer(layer: Layer, inputs: Sequence[Int8Array]) -> Int8Array:
     """The layer's output, int8 of its stored shape.

@@ -12,6 +12,7 @@ from support.models.inputs import input_sets
 from support.models.random_models import graph_model, random_model
 from support.oracle.evaluation import evaluate, tensor_key
 
+from systola_firmware.importer import import_tflite, load_tflite
 from systola_firmware.ir.graph import Graph
 from systola_firmware.ir.layers import Convolution, Lookup, Reshape
 from systola_firmware.ir.passes import (
@@ -24,7 +25,6 @@ from systola_firmware.ir.passes import (
     run_passes,
 )
 from systola_firmware.ir.tensor import Padding
-from systola_firmware.tflite.importer import import_tflite, load_tflite
 
 CONVOLUTION = {"padding": 1, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
 

@@ -10,6 +10,7 @@ import pytest
 from support.graphs.lstm_graphs import lstm_graph, random_lstm_graph, sliced
 from support.graphs.random_graphs import random_graph, random_input
 
+from systola_firmware import importer as tflite_import
 from systola_firmware.compiler import compile_graph, compile_model
 from systola_firmware.errors import CompileError
 from systola_firmware.ir.graph import Graph, Layer
@@ -20,7 +21,6 @@ from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.requantization import Requantization
 from systola_firmware.spec.presets import preset
-from systola_firmware.tflite import importer as tflite_import
 from systola_sim.golden.graph_model import evaluate
 
 

@@ -9,7 +9,7 @@ from systola_firmware.errors import CompileError, UnsupportedModel
 from systola_firmware.ir.graph import Graph
 from systola_firmware.ir.layers import Add, Convolution, Lookup, Reshape, Softmax
 from systola_firmware.ir.tensor import Padding, Tensor
-from systola_firmware.memory.layout import TensorLayout, needed_border, plan_layouts
+from systola_firmware.memory.layout import TensorLayout, plan_layouts
 from systola_firmware.memory.sharing import Share, share_buffers
 from systola_firmware.numerics.requantization import Requantization
 
@@ -73,7 +73,7 @@ def test_a_border_is_the_maximum_over_its_readers() -> None:
 def test_a_stride_can_need_less_than_the_padding() -> None:
     # SAME for 6 pixels, kernel 3, stride 2 pads (0, 1); a padding of 2 after the end is never reached.
     layer = convolution(tensor("x", 1, 6, 6, 1), tensor("y", 1, 3, 3, 1), 3, Padding(0, 2, 0, 2), stride=2)
-    assert needed_border(layer) == Padding(0, 1, 0, 1)
+    assert layer.traits.border(layer) == Padding(0, 1, 0, 1)
 
 
 def test_reshape_shares_only_without_border() -> None:

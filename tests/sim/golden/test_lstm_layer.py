@@ -13,9 +13,9 @@ from support.models.files import LSTM_MODELS, model_path
 from support.models.inputs import input_sets
 from support.oracle.tflm import Oracle
 
+from systola_firmware.importer import import_tflite
 from systola_firmware.ir.graph import Graph
 from systola_firmware.ir.layers import Lstm
-from systola_firmware.tflite.importer import import_tflite
 from systola_sim.golden.graph_model import evaluate
 from systola_sim.golden.lstm_layer import LstmStates
 

@@ -7,11 +7,11 @@ import pytest
 from support.graphs.random_lstms import lstm_model, random_lstm
 from support.programs.lstm_program import assemble_lstm
 
+from systola_firmware.importer import import_tflite
 from systola_firmware.ir.layers import Lstm
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS
-from systola_firmware.tflite.importer import import_tflite
 from systola_sim.golden.lstm_layer import run_lstm
 from systola_sim.machine.interpreter import Outcome, Schedule, execute
 

@@ -8,9 +8,9 @@ from support.models.inputs import input_sets
 from support.models.random_models import RandomModel
 from support.oracle.evaluation import evaluate, tensor_key
 from support.oracle.tflm import Oracle
+from systola_firmware.importer import import_tflite
 from systola_firmware.ir.graph import Graph
 from systola_firmware.numerics.arrays import Int8Array
-from systola_firmware.tflite.importer import import_tflite
 from systola_sim.golden import graph_model
 
 

@@ -16,7 +16,7 @@ from support.oracle.graph_agreement import assert_equal_to_tflm, check_random
 from support.oracle.tflm import Oracle
 
 from systola_firmware.errors import CompileError, ModelFileError, UnsupportedModel, UnsupportedOperator
-from systola_firmware.tflite.importer import import_tflite, load_tflite
+from systola_firmware.importer import import_tflite, load_tflite
 
 
 @pytest.mark.parametrize("name", SUPPORTED_MODELS)

@@ -12,9 +12,9 @@ from support.models.random_slices import slice_model
 from support.oracle.graph_agreement import check_random
 
 from systola_firmware.errors import CompileError, ModelFileError, UnsupportedOperator
+from systola_firmware.importer import import_tflite
 from systola_firmware.ir.layers import Reshape, Slice
 from systola_firmware.ir.passes import fold_constants
-from systola_firmware.tflite.importer import import_tflite
 
 
 @pytest.mark.parametrize("block", range(4))

@@ -1,4 +1,4 @@
-"""CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED of a ``.tflite`` file as layers of the integer graph."""
+"""CONV_2D, FULLY_CONNECTED and DEPTHWISE_CONV_2D: products with constant weights, requantized for each channel."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy as np
 from systola_firmware.ir.graph import Layer
 from systola_firmware.ir.layers import Convolution, DepthwiseConvolution, Reshape
 from systola_firmware.ir.tensor import Tensor
+from systola_firmware.lowering.context import Context
+from systola_firmware.lowering.depthwise import lower_depthwise
+from systola_firmware.lowering.matmul import lower_convolution
+from systola_firmware.lowering.stage import Stage
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import convolution_requantization
+from systola_firmware.operators.family import Family, Operator
+from systola_firmware.operators.reshape import reshaped
 from systola_firmware.tflite.operator import ELEMENT_LIMIT, OperatorReader
+
+__all__ = ["CONVOLUTION", "DEPTHWISE"]
 
 _DEFAULT_WEIGHTS_FORMAT = 0
 
 
-def reshaped(reader: OperatorReader, source: Tensor, shape: tuple[int, ...], note: str) -> tuple[Tensor, list[Layer]]:
-    """``source`` under another shape, and the layers that make it: none if it is stored the same way."""
-    target = Tensor(f"{source.name} ({note} {reader.operator.index})", shape, source.scale, source.zero_point)
-    if target.nhwc == source.nhwc:
-        return source, []
-    return target, [Reshape(f"{reader.name}_reshape", (source,), target, (reader.operator.index,))]
-
-
-def convolution(reader: OperatorReader) -> list[Layer]:
+def _convolution(reader: OperatorReader) -> list[Layer]:
     """CONV_2D; a grouped one becomes a dense one whose other weights are zero."""
     source, target = reader.input(0), reader.output()
     weights = reader.weights(1, rank=4, channel_axis=0)
@@ -65,7 +65,7 @@ def _dense(reader: OperatorReader, weights: Int8Array, input_channels: int) -> I
     return dense
 
 
-def depthwise_convolution(reader: OperatorReader) -> list[Layer]:
+def _depthwise_convolution(reader: OperatorReader) -> list[Layer]:
     """DEPTHWISE_CONV_2D with any multiplier."""
     source, target = reader.input(0), reader.output()
     weights = reader.weights(1, rank=4, channel_axis=3)
@@ -93,7 +93,7 @@ def depthwise_convolution(reader: OperatorReader) -> list[Layer]:
     ]
 
 
-def fully_connected(reader: OperatorReader) -> list[Layer]:
+def _fully_connected(reader: OperatorReader) -> list[Layer]:
     """FULLY_CONNECTED as a 1×1 convolution over rows of features; the shapes around it change as far as they must."""
     source, target = reader.input(0), reader.output()
     weights = reader.weights(1, rank=2, channel_axis=0)
@@ -128,3 +128,34 @@ def fully_connected(reader: OperatorReader) -> list[Layer]:
         maximum=maximum,
     )
     return [*before, layer, *after]
+
+
+def _lower_convolution(layer: Convolution, context: Context) -> tuple[Stage, ...]:
+    source, destination = context.source(layer), context.destination(layer)
+    return context.stage(layer, lower_convolution(layer, source, destination, context.image, context.config))
+
+
+def _lower_depthwise(layer: DepthwiseConvolution, context: Context) -> tuple[Stage, ...]:
+    source, destination = context.source(layer), context.destination(layer)
+    return context.stage(layer, lower_depthwise(layer, source, destination, context.image, context.config))
+
+
+_ROUNDING = "DOUBLE, as TFLM; int32 sums wrap"
+_TYPES = "int8, symmetric int8 weights per tensor or channel, int32 bias"
+CONVOLUTION = Family(
+    Convolution,
+    (
+        Operator("CONV_2D", _convolution, "constant weights; any stride, dilation, padding, groups", _ROUNDING),
+        Operator("FULLY_CONNECTED", _fully_connected, "constant weights in the default format", _ROUNDING),
+    ),
+    runs="array and POST unit",
+    types=_TYPES,
+    lower=_lower_convolution,
+)
+DEPTHWISE = Family(
+    DepthwiseConvolution,
+    (Operator("DEPTHWISE_CONV_2D", _depthwise_convolution, "constant weights; any stride, dilation, multiplier", _ROUNDING),),
+    runs="array and POST unit",
+    types=_TYPES,
+    lower=_lower_depthwise,
+)

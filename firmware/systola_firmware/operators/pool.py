@@ -1,15 +1,58 @@
-"""Pooling as VECTOR: rectangles of equal windows, and division by a multiplication."""
+"""AVERAGE_POOL_2D and MAX_POOL_2D: rectangles of equal windows, and division by a multiplication."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from systola_firmware.errors import CompileError
+from systola_firmware.ir.graph import Layer
 from systola_firmware.ir.layers import Pool, PoolKind
+from systola_firmware.lowering.context import Context
+from systola_firmware.lowering.stage import Stage
 from systola_firmware.lowering.vector import Span, vectors
+from systola_firmware.operators.family import Family, Importer, Operator
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import COUNT_LIMIT, Combine, Operation, Rounding
 from systola_firmware.spec.program import Placement
+from systola_firmware.tflite.operator import OperatorReader
+
+__all__ = ["POOL", "average_multiplier", "clip_windows"]
+
+#: How far TFLM lets the scales of a pooling layer's input and output differ.
+_POOL_SCALE_TOLERANCE = 1e-6
+
+
+def _pool(kind: PoolKind) -> Importer:
+    def pool(reader: OperatorReader) -> list[Layer]:
+        source, target = reader.input(0), reader.output()
+        window = reader.option("FilterHeight"), reader.option("FilterWidth")
+        if min(window) < 1:
+            raise reader.damaged(f"has the window {window[0]}×{window[1]}")
+        stride = reader.pair("Stride")
+        padding = reader.window(window, stride)
+        if source.shape[3] != target.shape[3]:
+            raise reader.damaged(f"makes {target.shape[3]} channels of {source.shape[3]}")
+        if abs(source.scale - target.scale) > _POOL_SCALE_TOLERANCE or source.zero_point != target.zero_point:
+            raise reader.refuse(
+                "has an input and an output of different quantization, which the kernels do not take: convert the model again"
+            )
+        minimum, maximum = reader.clamp(target)
+        return [
+            Pool(
+                reader.name,
+                (source,),
+                target,
+                (reader.operator.index,),
+                kind=kind,
+                window=window,
+                stride=stride,
+                padding=padding,
+                minimum=minimum,
+                maximum=maximum,
+            )
+        ]
+
+    return pool
 
 
 @dataclass(frozen=True)
@@ -50,7 +93,7 @@ def average_multiplier(taps: int) -> tuple[int, int]:
     return (1 << k) // taps + 1, 31 - k
 
 
-def lower_pool(layer: Pool, source: Placement, destination: Placement, config: Config) -> list[Operation]:
+def _windows(layer: Pool, source: Placement, destination: Placement, config: Config) -> list[Operation]:
     """Pooling: one instruction for each rectangle of output pixels whose windows have the same taps."""
     n, h, w, c = source.shape
     _, out_h, out_w, _ = destination.shape
@@ -89,3 +132,20 @@ def lower_pool(layer: Pool, source: Placement, destination: Placement, config: C
             )
             result += vectors(addresses, spans, c, fields, config)
     return result
+
+
+def _lower(layer: Pool, context: Context) -> tuple[Stage, ...]:
+    return context.stage(layer, _windows(layer, context.source(layer), context.destination(layer), context.config))
+
+
+_LIMITS = "input and output of one quantization"
+POOL = Family(
+    Pool,
+    (
+        Operator("AVERAGE_POOL_2D", _pool(PoolKind.AVERAGE), _LIMITS, "half away from zero, as TFLM"),
+        Operator("MAX_POOL_2D", _pool(PoolKind.MAXIMUM), _LIMITS, "none"),
+    ),
+    runs="POST unit",
+    types="int8",
+    lower=_lower,
+)

@@ -1,4 +1,4 @@
-"""UNIDIRECTIONAL_SEQUENCE_LSTM of a ``.tflite`` file as a layer of the integer graph.
+"""UNIDIRECTIONAL_SEQUENCE_LSTM: one matrix product for the input part, then the recurrence.
 
 The variant is the one that TFLM's integer kernel computes and converters write for a Keras LSTM: int8 activations and
 weights, int16 cell state, tanh, no peephole, projection or layer normalisation. Anything else is refused by name.
@@ -10,6 +10,9 @@ import numpy as np
 
 from systola_firmware.ir.graph import Layer
 from systola_firmware.ir.layers import Lstm
+from systola_firmware.lowering.context import Context
+from systola_firmware.lowering.lstm import lower_lstm
+from systola_firmware.lowering.stage import Stage
 from systola_firmware.numerics.arrays import Int8Array
 from systola_firmware.numerics.quantization import (
     lstm_cell_clip,
@@ -17,8 +20,11 @@ from systola_firmware.numerics.quantization import (
     lstm_gate_requantization,
     lstm_hidden_requantization,
 )
+from systola_firmware.operators.family import Family, Operator
 from systola_firmware.spec.isa import GATES
 from systola_firmware.tflite.operator import INT8_ADVICE, OperatorReader, Weights
+
+__all__ = ["LSTM"]
 
 #: Positions of the operator's inputs; four in a row belong to the gates input, forget, cell and output.
 _INPUT_WEIGHTS, _RECURRENT_WEIGHTS, _BIAS = 1, 5, 12
@@ -33,7 +39,7 @@ _VARIANTS = (
 _STANDARD = "use a standard LSTM, as Keras makes it"
 
 
-def unidirectional_sequence_lstm(reader: OperatorReader) -> list[Layer]:
+def _unidirectional_sequence_lstm(reader: OperatorReader) -> list[Layer]:
     """One Lstm, whatever batch, time steps and order of the two."""
     _check_variant(reader)
     source, target = reader.input(0), reader.output()
@@ -101,3 +107,23 @@ def _gates(reader: OperatorReader, position: int, shape: tuple[int, int]) -> tup
             )
         gates.append(weights)
     return np.stack([weights.values for weights in gates]), [weights.scales[0] for weights in gates]
+
+
+def _lower(layer: Lstm, context: Context) -> tuple[Stage, ...]:
+    return lower_lstm(layer, context.plan, context.image, context.config)
+
+
+LSTM = Family(
+    Lstm,
+    (
+        Operator(
+            "UNIDIRECTIONAL_SEQUENCE_LSTM",
+            _unidirectional_sequence_lstm,
+            "no peephole, projection, layer normalisation or CIFG; tanh; any batch, batch or time first",
+            "DOUBLE and fixed point, as TFLM",
+        ),
+    ),
+    runs="array, POST unit and LSTM cell",
+    types="int8, symmetric int8 weights, int32 bias, int16 cell state",
+    lower=_lower,
+)

@@ -19,10 +19,10 @@ from support.oracle.lstm_evaluation import LstmRun, run_lstm
 from support.oracle.tflm import Oracle, OracleError
 
 from systola_firmware.errors import CompileError, ModelFileError, UnsupportedModel, UnsupportedOperator
+from systola_firmware.importer import import_tflite, load_tflite
 from systola_firmware.ir.graph import Graph
 from systola_firmware.ir.layers import Lstm, Slice
 from systola_firmware.ir.passes import run_passes
-from systola_firmware.tflite.importer import import_tflite, load_tflite
 from systola_sim.golden import graph_model
 from systola_sim.golden.lstm_layer import LstmStates
 

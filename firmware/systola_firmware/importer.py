@@ -9,9 +9,9 @@ from systola_firmware.ir.graph import Graph, Layer
 from systola_firmware.ir.layers import Softmax
 from systola_firmware.ir.tensor import Tensor
 from systola_firmware.numerics.quantization import QuantizationError
+from systola_firmware.operators.registry import IMPORTERS
 from systola_firmware.tflite.file import FileOperator, FileTensor, ModelFile, read_model
 from systola_firmware.tflite.operator import INT8_ADVICE, OperatorReader, activation_tensor
-from systola_firmware.tflite.operators import IMPORTERS
 from systola_firmware.tflite.shape_arithmetic import fold, integer_constants, is_integer
 
 

@@ -1,10 +1,23 @@
-"""STRIDED_SLICE of an activation as a layer of the integer graph; that of shapes is folded by ``shape_arithmetic``."""
+"""STRIDED_SLICE of an activation; that of shapes is folded at compile time."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from systola_firmware.ir.graph import Layer
-from systola_firmware.ir.layers import Reshape, Slice
+from systola_firmware.ir.layers import Reshape, Slice, slice_elements
+from systola_firmware.lowering.context import Context
+from systola_firmware.lowering.stage import Stage
+from systola_firmware.lowering.vector import Span, copy_elements, is_dense, vectors
+from systola_firmware.operators.family import Family, Operator
+from systola_firmware.spec.config import Config
+from systola_firmware.spec.isa import Operation
+from systola_firmware.spec.program import Placement
 from systola_firmware.tflite.operator import OperatorReader
+
+__all__ = ["SLICE"]
 
 #: Most axes that TFLM's kernel slices.
 _RANK_LIMIT = 4
@@ -19,7 +32,7 @@ _UNSUPPORTED = {
 }
 
 
-def strided_slice(reader: OperatorReader) -> list[Layer]:
+def _strided_slice(reader: OperatorReader) -> list[Layer]:
     """A Slice, or a Reshape where it takes everything. Begin, end and strides must be constants."""
     source, target = reader.input(0), reader.output()
     rank = len(source.shape)
@@ -79,3 +92,40 @@ def _axis(reader: OperatorReader, axis: int, size: int, limit: tuple[int, ...]) 
     elif end < 0:
         end += size
     return range(max(begin, 0), min(end, size), step)
+
+
+def _axis_strides(shape: tuple[int, ...], placement: Placement) -> list[int]:
+    """Bytes from element to element along each axis of a tensor's own ``shape``."""
+    if len(shape) == 4:
+        return [placement.image_pitch, placement.row_pitch, placement.pixel_pitch, 1]
+    return [*(math.prod(shape[axis + 1 : -1]) * placement.pixel_pitch for axis in range(len(shape) - 1)), 1]
+
+
+def _copy(layer: Slice, source: Placement, destination: Placement, config: Config) -> list[Operation]:
+    """Copy the elements of a slice: a loop for each axis if the output has no border, else run by run."""
+    if not is_dense(destination):
+        taken = (source.pixel_offsets().ravel() + source.start)[slice_elements(layer)]
+        return copy_elements(taken, destination.pixel_offsets().ravel() + destination.start, {"sources": 1}, config)
+    strides = _axis_strides(layer.inputs[0].shape, source)
+    first = source.address + int(np.dot(layer.begin, strides))
+    along = [stride * step for stride, step in zip(strides, layer.step, strict=True)]
+    spans = [
+        Span(size, (step, 0, math.prod(layer.size[axis + 1 :])))
+        for axis, (size, step) in enumerate(zip(layer.size, along, strict=True))
+    ]
+    return vectors((first, 0, destination.address), spans, 1, {"sources": 1}, config)
+
+
+def _lower(layer: Slice, context: Context) -> tuple[Stage, ...]:
+    if context.is_there_already(layer):
+        return ()
+    return context.stage(layer, _copy(layer, context.source(layer), context.destination(layer), context.config))
+
+
+SLICE = Family(
+    Slice,
+    (Operator("STRIDED_SLICE", _strided_slice, "constant begin, end and strides; up to four axes; no ellipsis", "none"),),
+    runs="nothing for consecutive elements, else POST unit copies",
+    types="int8",
+    lower=_lower,
+)

@@ -10,8 +10,8 @@ import pytest
 from systola_firmware.lowering.blocks import Axis, Tiling, Work, cut_positions
 from systola_firmware.lowering.fill import fill
 from systola_firmware.lowering.matmul import kernel_rows_together, split_chunks
-from systola_firmware.lowering.pool import average_multiplier, clip_windows
 from systola_firmware.lowering.vector import Span, vectors
+from systola_firmware.operators.pool import average_multiplier, clip_windows
 from systola_firmware.spec.isa import Operation, Rounding
 from systola_firmware.spec.presets import preset
 from systola_sim.golden.requantize import requantize
