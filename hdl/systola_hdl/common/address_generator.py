@@ -17,19 +17,19 @@ __all__ = ["AddressGenerator"]
 
 
 class AddressGenerator(Component):
-    """Walks nested loops and delivers one item an innermost iteration.
+    """Walks nested loops and delivers one item for each iteration of the innermost loop.
 
     The item's ``address[a]`` is ``base[a] + Σ index[loop] * steps[loop][a]``, modulo ``2**ADDRESS_BITS``.
 
-    Throughput is one item a cycle while ``o.ready``, also from the last item of a nest to the first of the next, if
-    ``start`` is valid early enough; only that a nest takes :attr:`shortest_nest` cycles at least. Latency is
-    :attr:`latency` cycles from the transfer of ``start`` to the first item.
+    Throughput is one item a cycle while ``o.ready``. Nests follow each other without a gap if ``start`` is valid early
+    enough and each nest has at least :attr:`shortest_nest` items. Latency is :attr:`latency` cycles from the transfer
+    of ``start`` to the first item.
 
-    Design: a pipeline that never stops. A place in the queue at its end is taken for each item that enters, and whether
-    one is free is a register, so ``o.ready`` reaches nothing but the queue. Counters run ahead of the addresses and
-    tell them, registered, which loop steps next and by how much. They count down, and whether a loop's next iteration
-    is its last is known a cycle before it matters. A nest waits in registers, where its counts are compared, for the
-    one before it::
+    Design: a pipeline that never stops, with a credit queue at its end. Each item that enters takes a credit, and
+    ``free`` is a register, so ``o.ready`` reaches nothing but the queue. The counters are one stage ahead of the
+    addresses and tell them through registers which loop steps next. They count down; a register tells one cycle ahead
+    that a loop's next iteration is its last. While one nest runs, the next waits in registers, where its counts are
+    compared::
 
         start ─ waits ─ compared ─▶ 1: counters ─▶ 2: by how much ─▶ 3: address ─▶ queue ─▶ o
 
@@ -42,8 +42,8 @@ class AddressGenerator(Component):
     tag_bits:
         Bits that every item of a nest carries from its start.
     held:
-        The payload of ``start`` stays until the nest's last item has left, and no other nest starts before that: it is
-        not copied.
+        The payload of ``start`` is not copied to registers. Whoever drives it keeps it unchanged until the nest's last
+        item has left, and starts no other nest before that.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class AddressGenerator(Component):
         of that loop.
     """
 
-    #: Cycles from ``start`` to the first item: it waits and is compared, the three stages, the queue.
+    #: Cycles from ``start`` to the first item: two to wait and be compared, three stages, the queue.
     latency = 2 + 3 + 1 + CreditQueue.latency
-    #: Cycles from one nest to the next, at least: the next comes to wait, is compared, and goes.
+    #: Least cycles from one nest's start to the next one's: it is copied, compared, and taken.
     shortest_nest = 3
-    #: Entries of the queue: more than the cycles from taking one to taking it again.
+    #: Credits of the queue: more than the cycles from taking a credit until it can be taken again.
     _depth = 16
 
     def __init__(self, loops: Sequence[str], addresses: int = 1, *, tag_bits: int = 0, held: bool = False) -> None:
@@ -99,7 +99,7 @@ class AddressGenerator(Component):
         for address in range(self.addresses):
             steps = [offered.steps[loop][address] for loop in self.loops]
             _, nest = self._build_nest(m, Cat(*steps, offered.base[address]), taken, f"address{address}")
-            # Copies, for each drives a multiplexer of its own.
+            # Each address has copies of these registers, because each drives a multiplexer of its own.
             ways = delayed(m, origin, 1, f"origin{address}", keep=True)
             valid = delayed(m, issued, 2, f"valid{address}", init=0, keep=True)
             m.d.comb += item.address[address].eq(self._build_address(m, nest, ways, valid, address))
@@ -135,7 +135,7 @@ class AddressGenerator(Component):
             m.d.sync += waits.eq(0)
         m.d.sync += compared.eq(waits & ~taken)
 
-        # Without a nest every loop is at its last iteration, over and over: all that an item would do is harmless.
+        # Without a nest, every loop is held at its last iteration; no item leaves, because `active` is low.
         active, begins, steps_now = Signal(), Signal(), Signal(levels)
         first, last, next_last = Signal(levels), Signal(levels, init=-1), Signal(levels)
         single, double = Signal(levels), Signal(levels)  # the loop has one iteration, two
@@ -173,7 +173,7 @@ class AddressGenerator(Component):
 
     def _build_address(self, m: Module, nest: Value, ways: Value, valid: Value, address: int) -> Value:
         """Stages 2 and 3 of one address, for an item that came to stage 2 by way of a loop's step or of the base."""
-        # Stage 2: by how much it steps. A base is a step from nowhere.
+        # Stage 2: the amount of the step. A nest's first item steps from 0 by the nest's base.
         delta = Signal(signed(ADDRESS_BITS), name=f"delta{address}", reset_less=True)
         stepping = Signal(len(self.loops), name=f"stepping{address}", reset_less=True)
         chosen = Value.cast(0)

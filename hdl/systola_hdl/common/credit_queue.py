@@ -11,26 +11,27 @@ __all__ = ["CreditQueue", "Credits"]
 
 
 class Credits(Component):
-    """Counts ``count`` places. Whoever starts something takes one, and gives it back when it has gone where nothing can
-    hold it up.
+    """A pool of ``count`` credits. A credit is taken before an item enters a pipeline that cannot stop, and given back
+    when the item has gone where nothing can hold it up.
 
-    Both answers are registers: ``free`` may stay low for a cycle or two although a place is free, ``empty`` as well.
+    ``free`` and ``empty`` are registers, two cycles behind ``give``. ``free`` is low while fewer than two credits are
+    left.
 
     Parameters
     ----------
     count:
-        Number of places, at least 2.
+        Number of credits, at least 2.
 
     Attributes
     ----------
     take:
-        For one cycle: a place is taken; allowed while ``free``.
+        High for one cycle: a credit is taken. Allowed while ``free``.
     give:
-        For one cycle: a taken place is given back.
+        High for one cycle: a credit that was taken comes back.
     free:
-        A place may be taken.
+        A credit may be taken in this cycle.
     empty:
-        No place is taken.
+        No credit is taken.
     """
 
     def __init__(self, count: int) -> None:
@@ -44,7 +45,7 @@ class Credits(Component):
         taken = Signal(range(self.count + 1))
         m.d.sync += [
             taken.eq(taken + self.take - self.give),
-            # One place is for what is taken in this cycle, one for the next.
+            # One credit is kept for a take in this cycle, one for a take in the next, when `free` is still high.
             self.free.eq(taken <= self.count - 2),
             self.empty.eq((taken == 0) & ~self.take),
         ]
@@ -52,17 +53,18 @@ class Credits(Component):
 
 
 class CreditQueue(Component):
-    """Queue behind a pipeline that cannot stop: its place is taken when an item enters the pipeline.
+    """Queue behind a pipeline that cannot stop. Its entries are reserved by credits: a producer takes one when an item
+    enters the pipeline, and it comes back when the item leaves the queue's memory.
 
-    Throughput is one item a cycle if the pipeline is shorter than ``depth`` by at least 4. An item leaves
-    :attr:`latency` cycles after it came, at the earliest.
+    Throughput is one item a cycle if the pipeline is at least 4 cycles shorter than ``depth``. An item leaves the queue
+    :attr:`latency` cycles after it entered, at the earliest.
 
     Parameters
     ----------
     shape:
         Of an item.
     depth:
-        Entries of the queue, at least 2.
+        Entries of the memory, and so credits; at least 2.
 
     Attributes
     ----------
@@ -87,21 +89,21 @@ class CreditQueue(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.places = places = Credits(self.depth)
+        m.submodules.places = credits = Credits(self.depth)
         width = Shape.cast(self.i.payload.shape()).width
         m.submodules.queue = queue = SyncFIFO(width=width, depth=self.depth)
-        # One item waits beside the one at the output, so that the output's ready stops registers only, not the queue's
-        # pointers.
+        # A skid buffer: a second item waits in `spare`, so that the output's ready stops registers alone and does not
+        # reach the pointers of the memory.
         item, spare, spared = Signal(width, reset_less=True), Signal(width, reset_less=True), Signal()
         m.d.comb += [
-            places.take.eq(self.take),
-            self.free.eq(places.free),
+            credits.take.eq(self.take),
+            self.free.eq(credits.free),
             queue.w_data.eq(self.i.payload),
             queue.w_en.eq(self.i.valid),
             queue.r_en.eq(~spared),
             Value.cast(self.o.payload).eq(item),
         ]
-        m.d.sync += places.give.eq(queue.r_en & queue.r_rdy)
+        m.d.sync += credits.give.eq(queue.r_en & queue.r_rdy)
         with m.If(~spared):
             m.d.sync += spare.eq(queue.r_data)
         with m.If(~self.o.valid | self.o.ready):

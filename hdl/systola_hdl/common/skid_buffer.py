@@ -1,4 +1,4 @@
-"""Two places between the two ends of a stream, so that neither sees the other in the same cycle."""
+"""A skid buffer: cuts the combinational paths of a stream in both directions, without a loss of throughput."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["SkidBuffer"]
 
 
 class SkidBuffer(Component):
-    """A queue of two: ``i.ready`` and ``o.valid`` come straight from registers, and a transfer passes in every cycle.
+    """A queue of two entries. ``i.ready``, ``o.valid`` and ``o.payload`` depend on registers alone.
 
-    Latency 1 cycle.
+    Throughput is one item a cycle, latency 1 cycle.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class SkidBuffer(Component):
     Members
     -------
     i, o:
-        The two ends.
+        Input and output.
     """
 
     def __init__(self, shape: ShapeLike) -> None:
