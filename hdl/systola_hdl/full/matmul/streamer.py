@@ -158,7 +158,7 @@ class Streamer(Component):
         return m
 
     def _build_offer(self, m: Module, offer: data.View, offered: Signal, go: Signal) -> None:
-        """Work out what the decision must know, and queue it in two places, so that the loop nest's ready is a
+        """Work out what the decision must know, and queue it in two entries, so that the loop nest's ready is a
         register."""
         item, address = self.nest.o.payload, self.nest.o.payload.address[0]
         first, last, coming = item.first, item.last, Signal(self.vector_layout)

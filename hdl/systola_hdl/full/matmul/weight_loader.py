@@ -23,7 +23,7 @@ class WeightLoader(Component):
     """Reads the weight words of one tile after another, as the MATMUL instruction orders them.
 
     A tile takes ``row_groups`` reads, one a cycle; in diagonal mode they are of the same word, of which each passes on
-    its part of the diagonal. The loader reads ahead as far as its queue has places, and the queue keeps the array's
+    its part of the diagonal. The loader reads ahead while its queue has free entries, and the queue keeps the array's
     rule: words of a tile leave when the pass of the tile before has begun. Whoever begins passes owes it three things:
     no more passes than :attr:`tile_loaded` told, at least ``row_groups`` cycles from one to the next, and that a tile's
     last word can have left before the pass's first vector: that is :attr:`load_latency` cycles after its read was

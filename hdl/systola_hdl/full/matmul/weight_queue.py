@@ -1,4 +1,4 @@
-"""Weight queue: words of weights wait at the array for the swap of the tile before theirs."""
+"""Weight queue: holds a tile's weights at the array until the tile before it has been swapped in."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SLICE = 32
 
 
 class WeightQueue(Component):
-    """Words of tiles in order, ``row_groups`` each; those of one tile leave, one a cycle, before the swap of their tile
-    and none before that of the tile ahead of it.
+    """A queue of weight words, ``row_groups`` for each tile, in order. The words of a tile leave one a cycle: after the
+    swap of the tile before it, and before its own swap.
 
-    The words' places are reserved by who reads them: there is no back-pressure. Design: distributed RAM in slices of 32
-    bits, each with registered copies of what is pushed and popped.
+    The loader reserves an entry before it reads a word, so the queue needs no back-pressure. Design: distributed RAM in
+    slices of 32 bits, each with registered copies of what is pushed and popped.
 
     Attributes
     ----------

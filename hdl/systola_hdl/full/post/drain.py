@@ -26,7 +26,7 @@ class Drain(Component):
     """Executes POST up to the output stage: ``columns / requantize_lanes`` items a position (wide: twice as many), one
     a cycle.
 
-    For LSTM it does the same with the form GATES, which reserve places of the cell unit and have no address.
+    For LSTM it does the same with the form GATES: these items take credits of the cell unit and have no address.
 
     Design::
 

@@ -63,11 +63,11 @@ class OutputStage(Component):
     Items of another :class:`OutputForm` are only saturated to int16. Such outputs take two items, one for each half of
     their bytes, as the write port has one byte a lane.
 
-    The pipeline cannot stop, so a producer reserves a place before it starts an item, and may do so only while
-    ``free``; the places are those of the queue in front of the write port, which may be refused for any time.
+    The pipeline cannot stop, so a producer takes a credit before it starts an item, and may do so only while ``free``.
+    Each credit is an entry of the queue in front of the write port, which may stall for any time.
 
-    An item that would write outside the activation memory is not written. It stops the queue for ever: everything
-    before it is written, nothing after, until reset.
+    An item that would write outside the activation memory is not written. It stops the queue until reset: all items
+    before it are written, none after it.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ class OutputStage(Component):
     range:
         See :data:`OUTPUT_RANGE`; constant while not ``idle``.
     reserve, free:
-        ``reserve`` for one cycle takes a place; allowed while ``free``. One for each item of ``i`` but GATES, and of
+        ``reserve`` for one cycle takes a credit; allowed while ``free``. One for each item of ``i`` but GATES, and of
         ``direct``.
     idle:
-        Nothing reserved is unwritten, and every write can be read.
+        No credit is taken: every item is written, and a read sees it.
     outside:
         The oldest unwritten item lies outside the memory.
     write:
@@ -106,9 +106,9 @@ class OutputStage(Component):
     #: Cycles from ``direct`` to the earliest ``write.valid``: address and count, end, range check, queue, the port's
     #: registers.
     direct_latency = 5
-    #: Entries of the queue: more than any producer's pipeline and this one's together, so that one item a cycle is
-    #: sustained.
-    places = 32
+    #: Entries of the queue, and so credits: more than any producer's pipeline and this one's together, to sustain one
+    #: item a cycle.
+    entries = 32
 
     def __init__(self, config: Config, *, write_latency: int = 1) -> None:
         if write_latency < 0:
@@ -134,8 +134,8 @@ class OutputStage(Component):
         lanes = self.config.requantize_lanes
         # Where an item goes waits in a queue of its own, beside the pipeline.
         place_layout = data.StructLayout({"address": self.write.address.shape(), "mask": lanes, "outside": 1})
-        m.submodules.targets = targets = SyncFIFO(width=place_layout.size, depth=self.places)
-        m.submodules.results = results = SyncFIFO(width=8 * lanes, depth=self.places)
+        m.submodules.targets = targets = SyncFIFO(width=place_layout.size, depth=self.entries)
+        m.submodules.results = results = SyncFIFO(width=8 * lanes, depth=self.entries)
         self._build_targets(m, targets)
         self._build_results(m, results)
         self._build_write(m, data.View(place_layout, targets.r_data), targets, results)
@@ -208,7 +208,7 @@ class OutputStage(Component):
         m.d.comb += results.w_en.eq(direct_valid | (result.valid & (result.form != OutputForm.GATES)))
 
     def _build_write(self, m: Module, target: data.View, targets: SyncFIFO, results: SyncFIFO) -> None:
-        """Write what both queues have, and count the places."""
+        """Write the heads of both queues, and return their credits."""
         port = self.write
         passes, take, written = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -222,7 +222,7 @@ class OutputStage(Component):
             m.d.sync += [port.valid.eq(take & ~target.outside), self.outside.eq(take & target.outside)]
             m.d.sync += [port.address.eq(target.address), port.mask.eq(target.mask), port.data.eq(results.r_data)]
 
-        m.submodules.reserved = reserved = Credits(self.places)
+        m.submodules.reserved = reserved = Credits(self.entries)
         settling = Signal(range(self.write_latency + 1))  # cycles until the last write can be read
         with m.If(written):
             m.d.sync += settling.eq(self.write_latency)

@@ -159,7 +159,7 @@ class Vector(Component):
         ]
 
     def _build_requests(self, m: Module, queue: CreditQueue, purposes: CreditQueue) -> None:
-        """Request every read, once there are places for its purpose and, if it is the last, its item."""
+        """Request each read once there is a credit for its purpose and, if it is the last of an item, for the item."""
         fills = self.instruction.sources == 0
         read, port = queue.o.payload, self.activations
         load = Signal()

@@ -47,13 +47,13 @@ class LstmPath(Component):
     step_done:
         For one cycle: every read from now on sees all of another time step, which is not the last.
     empty:
-        No gates are under way, and the last that came have been taken.
+        No gates are in flight, and the last that came have been taken.
     error:
         Not :attr:`~systola_firmware.spec.isa.ErrorCode.NONE`: the next bundle breaks a rule; stays until reset.
     unit_done:
         A hidden unit leaves the cell.
     reserve_gates, free_gates:
-        From and to the drain: ``reserve_gates`` for one cycle takes a place for an item's gates; allowed while
+        From and to the drain: ``reserve_gates`` for one cycle takes a credit for an item's gates; allowed while
         ``free_gates``.
     gates:
         From the output stage.
@@ -63,8 +63,8 @@ class LstmPath(Component):
         To and from the output stage.
     """
 
-    #: Items of gates that may be under way; more than the drain's pipeline and the requantizers' together.
-    gate_places = 16
+    #: Items of gates that may be in flight; more than the drain's pipeline and the requantizers' together.
+    gate_entries = 16
     #: Bundles between their cell state's read and their writes: those read ahead, and those that fill the output
     #: stage's queue.
     open_bundles = 32
@@ -107,7 +107,7 @@ class LstmPath(Component):
         m = Module()
         places_shape, operand_shape = place_layout(self.config), operand_layout(self.config)
         m.submodules.places = places = SyncFIFO(width=places_shape.size, depth=self.open_bundles)
-        m.submodules.operands = operands = SyncFIFO(width=operand_shape.size, depth=LstmReads.bundle_places)
+        m.submodules.operands = operands = SyncFIFO(width=operand_shape.size, depth=LstmReads.bundle_entries)
         m.submodules.reads = reads = LstmReads(self.config)
         connect(m, reads.activations, flipped(self.activations))
         fed = Signal()  # the feeder takes a bundle
@@ -133,11 +133,11 @@ class LstmPath(Component):
     def _build_gates(self, m: Module, fed: Signal) -> tuple[data.View, Signal]:
         """Queue the gates; return those of the oldest bundle, and whether they are all there."""
         lanes, items = self.config.requantize_lanes, self.bundle_items
-        m.submodules.gate_queue = queue = SyncFIFO(width=16 * lanes, depth=self.gate_places)
-        used = Signal(range(self.gate_places + 1))
+        m.submodules.gate_queue = queue = SyncFIFO(width=16 * lanes, depth=self.gate_entries)
+        used = Signal(range(self.gate_entries + 1))
         m.d.sync += used.eq(used + self.reserve_gates - queue.r_en)
         m.d.comb += [
-            self.free_gates.eq(used != self.gate_places),
+            self.free_gates.eq(used != self.gate_entries),
             self.empty.eq(used == 0),
             queue.w_data.eq(self.gates.payload),
             queue.w_en.eq(self.gates.valid),
@@ -161,7 +161,7 @@ class LstmPath(Component):
         return gates, ready
 
     def _build_feeder(self, m: Module, operand: data.View, ready: Signal, gates: data.View, fed: Signal) -> None:
-        """Hand a bundle's units to the cell one by one, and reserve the places of its writes meanwhile."""
+        """Hand a bundle's units to the cell one by one, and take the credits of its writes meanwhile."""
         instruction, interval = self.instruction, self.cell.interval
         m.submodules.cell = cell = self.cell
         phase = Signal(range(self.period))

@@ -43,11 +43,11 @@ def operand_layout(config: Config) -> data.StructLayout:
 
 
 class LstmReads(Component):
-    """Walk the LSTM's loops and read each bundle's operands, a time step after the other.
+    """Walk the LSTM's loops and read each bundle's operands, one time step after another.
 
-    Addresses and the bytes that a read needs are worked out ahead, in five stages and a queue of :attr:`read_places`
-    reads. A read goes out while its bundle has a place in the queue of operands; those of a time step wait until the
-    one before is written.
+    Addresses and the bytes that a read needs are worked out ahead, in five stages and a queue of :attr:`read_entries`
+    reads. A read goes out while its bundle has an entry in the queue of operands; the reads of a time step wait until
+    the step before is written.
 
     Attributes
     ----------
@@ -56,17 +56,17 @@ class LstmReads(Component):
     fed: In(1)
         The oldest bundle has been taken.
     place, place_valid:
-        For one cycle: another bundle is being read, and its results go there.
+        Valid for one cycle: another bundle is being read, and its results go to the addresses in ``place``.
     operand, operand_valid:
         For one cycle: a bundle's operands.
     bad: Out(1)
         The oldest bundle not taken cannot be read.
     """
 
-    #: Bundles read ahead.
-    bundle_places = 16
-    #: Reads worked out ahead: more than there are stages, and by so much that one is read in each cycle.
-    read_places = 16
+    #: Entries of the queue of operands: bundles read ahead.
+    bundle_entries = 16
+    #: Entries of the queue of reads: enough beyond the number of stages to sustain one read a cycle.
+    read_entries = 16
     #: Cycles from an item of the loop nest to its operand, besides the memory's: stages, queue, read, answer.
     latency = 5 + 1 + 1 + 1
 
@@ -111,7 +111,7 @@ class LstmReads(Component):
         read, valid, issue = self._build_plan(m, nest, units, columns)
 
         # A time step's reads wait until the one before is written.
-        waiting, room = Signal(range(self.bundle_places + 1)), Signal(init=1)
+        waiting, room = Signal(range(self.bundle_entries + 1)), Signal(init=1)
         ended, final, complete = Signal(), Signal(), Signal()
         present, bundle_issue = Signal(), Signal()
         m.d.comb += [
@@ -124,10 +124,10 @@ class LstmReads(Component):
             self.place_valid.eq(bundle_issue),
             self.bad.eq(present & ~read.skipped & read.outside & (waiting == 0)),
         ]
-        # A place less than there is, for `room` is a cycle late.
-        m.d.sync += [waiting.eq(waiting + bundle_issue - self.fed), room.eq(waiting < self.bundle_places - 1)]
+        # One entry is kept free, because `room` is a cycle late.
+        m.d.sync += [waiting.eq(waiting + bundle_issue - self.fed), room.eq(waiting < self.bundle_entries - 1)]
 
-        # The output stage has places reserved for every bundle that was fed, until it is written.
+        # Every bundle that was fed holds credits of the output stage until it is written.
         m.d.comb += [complete.eq(ended & (waiting == 0) & self.output_idle), self.step_done.eq(complete & ~final)]
         with m.If(issue & read.step_last):
             m.d.sync += [ended.eq(1), final.eq(read.final)]
@@ -169,7 +169,7 @@ class LstmReads(Component):
         """Work the reads out; return the next, whether there is one, and the signal that takes it."""
         config, instruction = self.config, self.instruction
         bundles = config.columns // columns
-        m.submodules.plan = plan = CreditQueue(self.read_layout, self.read_places)
+        m.submodules.plan = plan = CreditQueue(self.read_layout, self.read_entries)
         accept, valids = Signal(), Signal(5)
         m.d.comb += [nest.o.ready.eq(plan.free), accept.eq(nest.o.valid & plan.free), plan.take.eq(accept)]
         m.d.sync += valids.eq(Cat(accept, valids))
