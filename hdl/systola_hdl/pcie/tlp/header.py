@@ -12,7 +12,7 @@ __all__ = [
     "COMPLETION_HEADER",
     "COMPLETION_REQUESTER",
     "FIRST_DWORD",
-    "LARGEST_PIECE",
+    "LARGEST_SEGMENT",
     "REQUEST_DWORD",
     "REQUEST_HEADER",
     "CompletionStatus",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 #: Most bytes that one of our requests asks for or carries.
-LARGEST_PIECE = 256
+LARGEST_SEGMENT = 256
 
 #: First dword of every header. ``with_data`` and ``long`` (four dwords) are Fmt's lower bits; ``prefix`` is its upper.
 FIRST_DWORD = data.StructLayout(

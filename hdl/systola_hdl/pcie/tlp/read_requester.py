@@ -21,7 +21,7 @@ __all__ = ["ReadRequester"]
 class ReadRequester(Component):
     """Read transfers of any length and alignment, with up to ``slots`` requests on their way.
 
-    A request is sent only when there is room for all of its answer, so completions are never refused. Pieces of a
+    A request is sent only when there is room for all of its answer, so completions are never refused. Segments of a
     transfer that cannot be sent, as the link is down or Bus Master Enable is off, take a slot as well, so that the
     error comes out in its turn; after an error no more requests of the same transfer are sent, and its answers that are
     still on their way are waited for.
@@ -96,13 +96,13 @@ class ReadRequester(Component):
         with m.Elif(~slots.any_tag_free | (drain.failing & (ends == 0))):
             m.d.comb += code.eq(DmaError.TIMEOUT)  # without effect in the second case
 
-        piece, allocation = splitter.o.payload, slots.allocation
+        segment, allocation = splitter.o.payload, slots.allocation
         header, request, address = Signal(FIRST_DWORD), Signal(REQUEST_DWORD), Signal(64)
         m.d.comb += [
-            allocation.place.eq(piece.address),
-            allocation.size.eq(Mux(slots.tag_free, piece.size, 0)),
-            allocation.first.eq(piece.first),
-            allocation.last.eq((piece.last & slots.tag_free) | splitter.stop),
+            allocation.place.eq(segment.address),
+            allocation.size.eq(Mux(slots.tag_free, segment.size, 0)),
+            allocation.first.eq(segment.first),
+            allocation.last.eq((segment.last & slots.tag_free) | splitter.stop),
             allocation.code.eq(code),
             splitter.stop.eq(code != DmaError.NONE),
             self.o.payload.keep.eq(3),
@@ -113,11 +113,11 @@ class ReadRequester(Component):
                 with m.If(splitter.o.valid & slots.free):
                     m.d.comb += slots.allocate.eq(1)
                     m.d.sync += [
-                        header.length.eq(piece.dwords),
-                        header.long.eq(piece.long),
-                        request.eq(Cat(piece.first_be, piece.last_be, slots.tag)),
+                        header.length.eq(segment.dwords),
+                        header.long.eq(segment.long),
+                        request.eq(Cat(segment.first_be, segment.last_be, slots.tag)),
                         request.requester.eq(self.function_id),
-                        address.eq(Cat(Const(0, 2), piece.address[2:])),
+                        address.eq(Cat(Const(0, 2), segment.address[2:])),
                     ]
                     with m.If(splitter.stop):
                         m.d.comb += splitter.o.ready.eq(1)

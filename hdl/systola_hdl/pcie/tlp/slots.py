@@ -10,17 +10,17 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from systola_firmware.spec.dma import DmaError
 from systola_hdl.host.host_port import DMA_ERROR
-from systola_hdl.pcie.tlp.header import LARGEST_PIECE, CompletionStatus, swap_bytes
+from systola_hdl.pcie.tlp.header import LARGEST_SEGMENT, CompletionStatus, swap_bytes
 from systola_hdl.pcie.tlp.receiver import COMPLETION_BEAT
 from systola_hdl.pcie.tlp.stream import ENDPOINT_EVENTS
 
 __all__ = ["SLOT", "TAG_BITS", "ReadSlots", "checked_slots"]
 
 #: Where a slot's next byte comes to lie, and how many are missing.
-_PROGRESS = data.StructLayout({"place": ceil_log2(LARGEST_PIECE), "left": ceil_log2(LARGEST_PIECE) + 1})
+_PROGRESS = data.StructLayout({"place": ceil_log2(LARGEST_SEGMENT), "left": ceil_log2(LARGEST_SEGMENT) + 1})
 #: Tags are of this width, with which every host must do.
 TAG_BITS = 5
-_PLACE_BITS = ceil_log2(LARGEST_PIECE)
+_PLACE_BITS = ceil_log2(LARGEST_SEGMENT)
 
 #: What a slot waits for: ``size`` bytes, the first at ``place`` in a naturally aligned block of the buffer. ``code`` is
 #: not NONE if the request was never sent; without code and of size 0 the slot is a hole. ``first`` and ``last`` of a
@@ -235,7 +235,7 @@ class ReadSlots(Component):
         lanes, words = self.completion.lanes & living.replicate(2), swap_bytes(self.completion.data)
         word = place[3:]
         for index in range(2):
-            bank = Memory(shape=32, depth=self._slots * LARGEST_PIECE // 8, init=[])
+            bank = Memory(shape=32, depth=self._slots * LARGEST_SEGMENT // 8, init=[])
             m.submodules[f"bank{index}"] = bank
             write, read = bank.write_port(), bank.read_port()
             later = place[2] != index  # the beat's second dword is this bank's

@@ -1,4 +1,4 @@
-"""Cuts a transfer into pieces, one for each TLP."""
+"""Cuts a transfer into segments, one for each TLP."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream
@@ -7,15 +7,15 @@ from amaranth.utils import ceil_log2
 
 from systola_firmware.spec.dma import LENGTH_BITS
 from systola_hdl.host.host_port import HostPort
-from systola_hdl.pcie.tlp.header import LARGEST_PIECE
+from systola_hdl.pcie.tlp.header import LARGEST_SEGMENT
 
-__all__ = ["PIECE", "RequestSplitter"]
+__all__ = ["SEGMENT", "RequestSplitter"]
 
-_PLACE_BITS = ceil_log2(LARGEST_PIECE)
+_PLACE_BITS = ceil_log2(LARGEST_SEGMENT)
 
 #: What one TLP asks for or carries: ``size`` bytes from ``address`` on, in ``dwords`` dwords and ``words`` naturally
-#: aligned words of 8 bytes. ``long``: the address needs 64 bits. ``first`` and ``last`` piece of a transfer.
-PIECE = data.StructLayout(
+#: aligned words of 8 bytes. ``long``: the address needs 64 bits. ``first`` and ``last`` segment of a transfer.
+SEGMENT = data.StructLayout(
     {
         "address": 64,
         "size": _PLACE_BITS + 1,
@@ -31,42 +31,42 @@ PIECE = data.StructLayout(
 
 
 class RequestSplitter(Component):
-    """Cut transfers at the multiples of 128 bytes, or of 256 while ``wide``; so no piece crosses a 4 KiB boundary.
+    """Cut transfers at the multiples of 128 bytes, or of 256 while ``wide``; so no segment crosses a 4 KiB boundary.
 
-    Only the first piece of a transfer begins, and only the last one ends, off such a multiple. The enables are those of
-    the bytes from first to last without a hole. A piece comes three cycles after the one before was taken.
+    Only the first segment of a transfer begins, and only the last one ends, off such a multiple. The enables are those
+    of the bytes from first to last without a hole. A segment comes three cycles after the one before was taken.
 
     Members
     -------
     i: In(stream of HostPort.TRANSFER)
-        Taken one at a time, when all pieces of the last were taken.
+        Taken one at a time, when all segments of the last were taken.
     wide: In(1)
-        Looked at once for each piece.
-    o: Out(stream of PIECE)
-        The pieces.
+        Looked at once for each segment.
+    o: Out(stream of SEGMENT)
+        The segments.
     stop: In(1)
-        Together with ``o.ready``: the rest of the transfer is given up, no further piece of it follows.
+        Together with ``o.ready``: the rest of the transfer is given up, no further segment of it follows.
     """
 
     i: In(stream.Signature(HostPort.TRANSFER))
     wide: In(1)
-    o: Out(stream.Signature(PIECE))
+    o: Out(stream.Signature(SEGMENT))
     stop: In(1)
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        piece = self.o.payload
+        segment = self.o.payload
         address, left, first = Signal(64), Signal(LENGTH_BITS), Signal()
         wide = Signal()
         place, room = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1)
         m.d.comb += [
             place.eq(Mux(self.wide, address[:_PLACE_BITS], address[: _PLACE_BITS - 1])),
-            room.eq(Mux(self.wide, LARGEST_PIECE, LARGEST_PIECE // 2) - place),
+            room.eq(Mux(self.wide, LARGEST_SEGMENT, LARGEST_SEGMENT // 2) - place),
         ]
-        end = Signal(_PLACE_BITS + 1)  # of the piece, from the aligned word of 8 bytes on in which it begins
-        m.d.comb += end.eq(address[:3] + piece.size)
+        end = Signal(_PLACE_BITS + 1)  # of the segment, from the aligned word of 8 bytes on in which it begins
+        m.d.comb += end.eq(address[:3] + segment.size)
         one = Signal()
-        m.d.comb += one.eq(address[:2] + piece.size <= 4)
+        m.d.comb += one.eq(address[:2] + segment.size <= 4)
         following = Signal(65 - _PLACE_BITS)  # blocks of 128 bytes
         m.d.comb += following.eq(address[_PLACE_BITS - 1 :] + Mux(wide & ~address[_PLACE_BITS - 1], 2, 1))
         begins, ends = Signal(4), Signal(4)
@@ -86,20 +86,20 @@ class RequestSplitter(Component):
                 with m.If(self.i.valid):
                     m.next = "SIZE"
             with m.State("SIZE"):
-                m.d.sync += [piece.size.eq(Mux(left > room, room, left)), piece.last.eq(left <= room), wide.eq(self.wide)]
+                m.d.sync += [segment.size.eq(Mux(left > room, room, left)), segment.last.eq(left <= room), wide.eq(self.wide)]
                 m.next = "SHAPE"
             with m.State("SHAPE"):
                 m.d.sync += [
-                    piece.address.eq(address),
-                    piece.dwords.eq((address[:2] + piece.size + 3) >> 2),
-                    piece.words.eq((end + 7) >> 3),
-                    piece.first_be.eq(Mux(one, begins & ends, begins)),
-                    piece.last_be.eq(Mux(one, 0, ends)),
-                    piece.long.eq(address[32:] != 0),
-                    piece.first.eq(first),
+                    segment.address.eq(address),
+                    segment.dwords.eq((address[:2] + segment.size + 3) >> 2),
+                    segment.words.eq((end + 7) >> 3),
+                    segment.first_be.eq(Mux(one, begins & ends, begins)),
+                    segment.last_be.eq(Mux(one, 0, ends)),
+                    segment.long.eq(address[32:] != 0),
+                    segment.first.eq(first),
                     first.eq(0),
-                    left.eq(left - piece.size),
-                    # The next piece begins at the next multiple of the limit.
+                    left.eq(left - segment.size),
+                    # The next segment begins at the next multiple of the limit.
                     address.eq(Cat(Const(0, _PLACE_BITS - 1), following)),
                 ]
                 m.next = "OFFER"
@@ -107,6 +107,6 @@ class RequestSplitter(Component):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
                     m.next = "SIZE"
-                    with m.If(piece.last | self.stop):
+                    with m.If(segment.last | self.stop):
                         m.next = "IDLE"
         return m

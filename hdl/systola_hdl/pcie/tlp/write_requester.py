@@ -8,14 +8,14 @@ from amaranth.lib.wiring import Component, In, Out, connect
 from systola_firmware.spec.dma import DmaError
 from systola_hdl.common.skid_buffer import SkidBuffer
 from systola_hdl.host.host_port import DMA_ERROR, HostPort
-from systola_hdl.pcie.tlp.header import FIRST_DWORD, LARGEST_PIECE, REQUEST_DWORD, TypeField, swap_bytes
-from systola_hdl.pcie.tlp.splitter import PIECE, RequestSplitter
+from systola_hdl.pcie.tlp.header import FIRST_DWORD, LARGEST_SEGMENT, REQUEST_DWORD, TypeField, swap_bytes
+from systola_hdl.pcie.tlp.splitter import SEGMENT, RequestSplitter
 from systola_hdl.pcie.tlp.stream import TlpStream
 from systola_hdl.pcie.tlp.write_aligner import WriteAligner
 
 __all__ = ["WriteRequester"]
 
-_QUEUE_WORDS = LARGEST_PIECE // 4
+_QUEUE_WORDS = LARGEST_SEGMENT // 4
 
 
 class WriteRequester(Component):
@@ -33,8 +33,8 @@ class WriteRequester(Component):
 
     Throughput: 34 beats for 256 bytes, no cycle between two TLPs of a transfer.
 
-    A piece that cannot be sent, as the link is or was down in this transfer or Bus Master Enable is off, is taken from
-    the queue and thrown away, and so is the rest of its transfer.
+    A segment that cannot be sent, as the link is or was down in this transfer or Bus Master Enable is off, is taken
+    from the queue and thrown away, and so is the rest of its transfer.
 
     Members
     -------
@@ -73,7 +73,7 @@ class WriteRequester(Component):
             self.write_data.ready.eq(aligner.i.ready),
         ]
 
-        # Words on their way out of the queue. A piece may begin when all its words have been in for two cycles at
+        # Words on their way out of the queue. A segment may begin when all its words have been in for two cycles at
         # least.
         m.submodules.words = words = SkidBuffer(64)
         connect(m, queue.r_stream, words.i)
@@ -82,7 +82,7 @@ class WriteRequester(Component):
         begin = Signal()
         m.d.comb += [word.eq(swap_bytes(words.o.payload)), words.o.ready.eq(take)]
 
-        piece, at_hand, enough = splitter.o.payload, Signal(PIECE), Signal()
+        segment, at_hand, enough = splitter.o.payload, Signal(SEGMENT), Signal()
         left, held = Signal(7), Signal(32)
         code, down = Signal(DMA_ERROR), Signal()
         shifted = Signal()  # the words' dwords are shifted by one
@@ -90,8 +90,8 @@ class WriteRequester(Component):
         m.d.comb += [shifted.eq(long == at_hand.address[2])]
         m.d.sync += [
             entered.eq(Cat(aligner.o.valid & aligner.o.ready, entered)),
-            available.eq(available + entered[1] - Mux(begin, piece.words, 0)),  # and not promised to a piece
-            enough.eq(splitter.o.valid & (available >= piece.words) & ~begin),
+            available.eq(available + entered[1] - Mux(begin, segment.words, 0)),  # and not promised to a segment
+            enough.eq(splitter.o.valid & (available >= segment.words) & ~begin),
         ]
         with m.If(~self.link_up):
             m.d.sync += down.eq(1)
@@ -112,15 +112,15 @@ class WriteRequester(Component):
             m.d.sync += held.eq(high)
 
         refusal = Signal(DMA_ERROR)
-        m.d.comb += refusal.eq(Mux(piece.first, DmaError.NONE, code))
-        with m.If(~self.link_up | (down & ~piece.first)):
+        m.d.comb += refusal.eq(Mux(segment.first, DmaError.NONE, code))
+        with m.If(~self.link_up | (down & ~segment.first)):
             m.d.comb += refusal.eq(DmaError.LINK_DOWN)
-        with m.Elif(~self.bus_master_enable & (piece.first | (code == DmaError.NONE))):
+        with m.Elif(~self.bus_master_enable & (segment.first | (code == DmaError.NONE))):
             m.d.comb += refusal.eq(DmaError.BUS_MASTER_DISABLED)
         with m.FSM() as fsm:
 
             def follow() -> None:
-                """Begin with the next piece, if it is there."""
+                """Begin with the next segment, if it is there."""
                 m.next = "IDLE"
                 with m.If(enough):
                     m.d.comb += begin.eq(1)
@@ -128,7 +128,7 @@ class WriteRequester(Component):
                     with m.If(refusal != DmaError.NONE):
                         m.next = "DISCARD"
 
-            def end_piece() -> None:
+            def end_segment() -> None:
                 follow()
                 with m.If(at_hand.last):
                     m.d.comb += begin.eq(0)
@@ -141,7 +141,7 @@ class WriteRequester(Component):
                 with m.If(words.o.valid):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
-                        end_piece()
+                        end_segment()
             with m.State("HEADER"):
                 m.d.comb += [o.first.eq(1), o.data.eq(Cat(first, second))]
                 with m.If(self.o.ready):
@@ -156,7 +156,7 @@ class WriteRequester(Component):
                     m.d.sync += left.eq(at_hand.dwords - ~long)
                     m.next = "DATA"
                     with m.If(o.last):
-                        end_piece()
+                        end_segment()
             with m.State("DATA"):
                 m.d.comb += [
                     o.data.eq(Mux(shifted, Cat(held, low), word)),
@@ -167,7 +167,7 @@ class WriteRequester(Component):
                     m.d.comb += take.eq(~shifted | (left != 1))
                     m.d.sync += left.eq(left - 2)
                     with m.If(o.last):
-                        end_piece()
+                        end_segment()
             with m.State("DONE"):
                 m.d.comb += self.write_done.valid.eq(1)
                 with m.If(self.write_done.ready):
@@ -175,8 +175,8 @@ class WriteRequester(Component):
         # Behind the states, whose last steps it overrides.
         with m.If(begin):
             m.d.comb += splitter.o.ready.eq(1)
-            m.d.sync += [at_hand.eq(piece), code.eq(refusal), left.eq(piece.words)]
-            with m.If(piece.first):
+            m.d.sync += [at_hand.eq(segment), code.eq(refusal), left.eq(segment.words)]
+            with m.If(segment.first):
                 m.d.sync += down.eq(~self.link_up)
         m.d.comb += [
             self.o.valid.eq(fsm.ongoing("HEADER") | fsm.ongoing("ADDRESS") | fsm.ongoing("DATA")),
