@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from systola_firmware.numerics import fixed_point
 from systola_firmware.numerics.arrays import Int8Array
@@ -35,19 +36,32 @@ _INTEGER_BITS = 4
 _LARGEST_RATIO_EXPONENT = 22
 
 
-def _requantized(source: Quantized, target: Quantized, ratio: float, minimum: int, maximum: int) -> Int8Array:
+def _rescaled(values: npt.NDArray[np.int64], ratio: float) -> npt.NDArray[np.int64]:
+    """``values``, at most 255 away from 0, times a ratio of scales."""
     multiplier, shift = quantize_multiplier(ratio)
     if shift > _LARGEST_RATIO_EXPONENT:
         raise QuantizationError(
             f"has an input scale {ratio:.6g} times its output scale: quantize the model with a representative data set"
         )
-    values = requantize(TABLE_DOMAIN - source.zero_point, multiplier, shift) + target.zero_point
+    return requantize(values, multiplier, shift)
+
+
+def _requantized(source: Quantized, target: Quantized, ratio: float, minimum: int, maximum: int) -> Int8Array:
+    values = _rescaled(TABLE_DOMAIN - source.zero_point, ratio) + target.zero_point
     return np.clip(values, minimum, maximum).astype(np.int8)
 
 
 def quantize_table(source: Quantized, target: Quantized) -> Int8Array:
     """QUANTIZE from int8 to int8: the ratio of the scales is a double."""
     return _requantized(source, target, source.scale / target.scale, INT8_MIN, INT8_MAX)
+
+
+def abs_table(source: Quantized, target: Quantized) -> Int8Array:
+    """ABS: the distance from the input's zero point; rescaled by a double ratio unless both scales are the same."""
+    distance: npt.NDArray[np.int64] = np.abs(TABLE_DOMAIN - source.zero_point)
+    if source.scale != target.scale:
+        distance = _rescaled(distance, source.scale / target.scale)
+    return np.clip(distance + target.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
 
 
 def relu_table(source: Quantized, target: Quantized) -> Int8Array:

@@ -47,6 +47,7 @@ _FIXED_POINT = "gemmlowp's fixed point, as TFLM"
 LOOKUP = Family(
     Lookup,
     (
+        _operator("ABS", "Abs", lookup_tables.abs_table, _RESCALED),
         _operator("LOGISTIC", "Logistic", lookup_tables.logistic_table, _FIXED_POINT, "output zero point -128"),
         _operator("QUANTIZE", "Quantize", lookup_tables.quantize_table, _RESCALED, "int8 to int8"),
         _operator("RELU", "Relu", lookup_tables.relu_table, _RESCALED),
