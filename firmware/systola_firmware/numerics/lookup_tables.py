@@ -64,6 +64,19 @@ def abs_table(source: Quantized, target: Quantized) -> Int8Array:
     return np.clip(distance + target.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
 
 
+def neg_table(source: Quantized, target: Quantized) -> Int8Array:
+    """NEG: TFLM has no int8 kernel, and LiteRT's reference kernel negates the bytes as they are, so that −128 stays.
+
+    That is a negation only where both sides have one scale and the zero point 0; other quantizations are refused.
+    """
+    if source.scale != target.scale or source.zero_point or target.zero_point:
+        raise QuantizationError(
+            "has quantizations other than one scale and the zero point 0, of which LiteRT's kernel takes no notice: "
+            "convert the model with symmetric activations around it"
+        )
+    return (-TABLE_DOMAIN).astype(np.int8)
+
+
 def relu_table(source: Quantized, target: Quantized) -> Int8Array:
     """RELU as an operator of its own: the ratio of the scales is a double."""
     minimum, maximum = activation_range(Activation.RELU, target.scale, target.zero_point)

@@ -49,6 +49,7 @@ LOOKUP = Family(
     (
         _operator("ABS", "Abs", lookup_tables.abs_table, _RESCALED),
         _operator("LOGISTIC", "Logistic", lookup_tables.logistic_table, _FIXED_POINT, "output zero point -128"),
+        _operator("NEG", "Neg", lookup_tables.neg_table, "none, as LiteRT: TFLM has no kernel", "one scale, zero points 0"),
         _operator("QUANTIZE", "Quantize", lookup_tables.quantize_table, _RESCALED, "int8 to int8"),
         _operator("RELU", "Relu", lookup_tables.relu_table, _RESCALED),
         _operator("RELU6", "Relu6", lookup_tables.relu6_table, "none: TFLM clamps in the input's quantization"),

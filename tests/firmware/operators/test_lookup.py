@@ -49,3 +49,18 @@ def test_abs_on_the_device() -> None:
 def test_a_ratio_that_the_kernel_cannot_take_is_refused() -> None:
     with pytest.raises(UnsupportedOperator, match=r"ABS .* times its output scale"):
         import_tflite(unary("ABS", (2.0**20, 0), (2.0**-9, 0)))
+
+
+def test_neg() -> None:
+    """LiteRT 2.3.0's reference kernel, transcribed: what it answered for every byte is ``-x`` in eight bits."""
+    data = unary("NEG", (0.1, 0), (0.1, 0))
+    expected = [-x if x > -128 else -128 for x in EVERY.reshape(-1).tolist()]
+    assert table_of(data).reshape(-1).tolist() == expected
+    with systola.open("golden:tiny-4x4") as device:
+        assert device.load(data).run(EVERY).reshape(-1).tolist() == expected
+
+
+@pytest.mark.parametrize(("source", "target"), [((0.1, 0), (0.2, 0)), ((0.1, 1), (0.1, 0)), ((0.1, 0), (0.1, -1))])
+def test_neg_of_another_quantization_is_refused(source: tuple[float, int], target: tuple[float, int]) -> None:
+    with pytest.raises(UnsupportedOperator, match=r"NEG .* one scale and the zero point 0"):
+        import_tflite(unary("NEG", source, target))
