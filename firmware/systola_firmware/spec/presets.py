@@ -4,6 +4,36 @@ from __future__ import annotations
 
 from systola_firmware.spec.config import Config
 
+#: iCE40UP5K: 5,280 logic cells, 8 multipliers of two 8 × 8 each, 128 KiB in four single-port memories, of which
+#: two hold the activations and two the weights and the program.
+_ICEBREAKER = Config(
+    name="icebreaker",
+    rows=4,
+    columns=4,
+    weight_rows_per_cycle=1,
+    requantize_lanes=1,
+    accumulator_depth=128,
+    activation_bytes=64 * 1024,
+    weight_bytes=56 * 1024,
+    program_words=2048,
+    trace_marks=16,
+    lstm=False,
+    compact=True,
+    clock_hz=24_000_000,
+)
+#: Small and quick to elaborate; for tests.
+_TINY_8X4 = Config(
+    name="tiny-8x4",
+    rows=8,
+    columns=4,
+    weight_rows_per_cycle=2,
+    requantize_lanes=4,
+    accumulator_depth=128,
+    activation_bytes=32 * 1024,
+    weight_bytes=128 * 1024,
+    program_words=2048,
+)
+
 #: Named engines. Memory sizes of a board preset fit that FPGA's own block RAM.
 PRESETS: dict[str, Config] = {
     config.name: config
@@ -25,23 +55,7 @@ PRESETS: dict[str, Config] = {
             lstm_serial=True,
             clock_hz=100_000_000,
         ),
-        # iCE40UP5K: 5,280 logic cells, 8 multipliers of two 8 × 8 each, 128 KiB in four single-port memories, of which
-        # two hold the activations and two the weights and the program.
-        Config(
-            name="icebreaker",
-            rows=4,
-            columns=4,
-            weight_rows_per_cycle=1,
-            requantize_lanes=1,
-            accumulator_depth=128,
-            activation_bytes=64 * 1024,
-            weight_bytes=56 * 1024,
-            program_words=2048,
-            trace_marks=16,
-            lstm=False,
-            compact=True,
-            clock_hz=24_000_000,
-        ),
+        _ICEBREAKER,
         # LFE5U-25F: 24,288 LUT4, 28 multipliers, 56 blocks of 18 Kbit. Half of the array's rows multiply in logic, so
         # that 16 multipliers are left for the others, 6 for the lanes and 4 for the small LSTM cell. Keyword spotting
         # fits its memories: activations take 16 blocks, weights 18, accumulators 8, the rest 9.
@@ -79,21 +93,7 @@ PRESETS: dict[str, Config] = {
         # GW2AR-18: 20,736 LUT4, 15,552 flip-flops, 48 multipliers of 18 x 18 or 96 of 9 x 9, 46 blocks of 18 Kbit. The
         # flip-flops are too few for an engine of pipelines (docs/architecture.md). Keyword spotting fits its memories:
         # activations take 16 blocks, weights and program 24, the rest 5; the accumulators go into LUT memory.
-        Config(
-            name="tang-nano-20k",
-            rows=4,
-            columns=4,
-            weight_rows_per_cycle=1,
-            requantize_lanes=1,
-            accumulator_depth=128,
-            activation_bytes=32 * 1024,
-            weight_bytes=40 * 1024,
-            program_words=2048,
-            trace_marks=16,
-            lstm=False,
-            compact=True,
-            clock_hz=63_000_000,
-        ),
+        _ICEBREAKER.replace(name="tang-nano-20k", activation_bytes=32 * 1024, weight_bytes=40 * 1024, clock_hz=63_000_000),
         # XC7A100T: 240 multipliers, 135 blocks of 36 Kbit. Four rows multiply in logic: 192 multipliers for the others,
         # 24 for the lanes, 4 for the small LSTM cell. By their bits, activations take 32 blocks, weights 64,
         # accumulators 16. The clock is that of a 64-bit PCIe interface to four lanes of the first generation.
@@ -124,29 +124,8 @@ PRESETS: dict[str, Config] = {
             weight_bytes=64 * 1024,
             program_words=2048,
         ),
-        Config(
-            name="tiny-8x4",
-            rows=8,
-            columns=4,
-            weight_rows_per_cycle=2,
-            requantize_lanes=4,
-            accumulator_depth=128,
-            activation_bytes=32 * 1024,
-            weight_bytes=128 * 1024,
-            program_words=2048,
-        ),
-        Config(
-            name="tiny-8x4-dma",
-            rows=8,
-            columns=4,
-            weight_rows_per_cycle=2,
-            requantize_lanes=4,
-            accumulator_depth=128,
-            activation_bytes=32 * 1024,
-            weight_bytes=64 * 1024,
-            program_words=2048,
-            dma=True,
-        ),
+        _TINY_8X4,
+        _TINY_8X4.replace(name="tiny-8x4-dma", weight_bytes=64 * 1024, dma=True),
         Config(
             name="wide-16x16",
             rows=16,
