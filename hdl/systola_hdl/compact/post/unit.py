@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -17,6 +19,35 @@ from systola_hdl.compact.post.values import Values
 from systola_hdl.compact.post.vector import Operands
 
 __all__ = ["PostUnit"]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The unit's components."""
+
+    instruction: Instruction
+    parameters: Parameters
+    values: Values
+    operands: Operands
+    output: Output
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """Registers and wires of the instruction that runs.
+
+    ``position`` is that of the accumulators, ``reason`` the error so far; the others tell of the walker's item: the
+    last of its job, of its group (a position ago), of its block; ``idle``: nothing is under way.
+    """
+
+    position: Signal
+    reason: Signal
+    job_last: Signal
+    group_last: Signal
+    block_last: Signal
+    idle: Signal
+    source_outside: Signal
+    destination_outside: Signal
 
 
 class PostUnit(Component):
@@ -60,15 +91,35 @@ class PostUnit(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        config = self.config
-        control = self.control
-        m.submodules.instruction = instruction = Instruction(config)
+        m.submodules.instruction = instruction = Instruction(self.config)
         m.submodules.parameters = parameters = Parameters()
-        m.submodules.values = values = Values(config)
-        m.submodules.operands = operands = Operands(config)
-        m.submodules.output = output = Output(config)
+        m.submodules.values = values = Values(self.config)
+        m.submodules.operands = operands = Operands(self.config)
+        m.submodules.output = output = Output(self.config)
+        parts = _Parts(instruction, parameters, values, operands, output)
         connect(m, output.write, flipped(self.activation_write))
-        is_post, is_vector = instruction.is_post, instruction.is_vector
+        self._connect_parts(m, parts)
+        self._connect_weights(m, parts)
+        outside = self._connect_reads(m, parts)
+        run = self._build_progress(m, parts, *outside)
+        with m.FSM():
+            self._build_begin(m, parts, run)
+            self._build_post(m, parts, run)
+            self._build_vector(m, parts, run)
+            self._build_end(m, parts, run)
+        return m
+
+    def _connect_parts(self, m: Module, parts: _Parts) -> None:
+        """What the parts tell each other."""
+        instruction, parameters, values, operands, output = (
+            parts.instruction,
+            parts.parameters,
+            parts.values,
+            parts.operands,
+            parts.output,
+        )
+        control = self.control
+        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
         for component in (instruction, parameters):
             m.d.comb += [
                 getattr(component, name).eq(getattr(control, name)) for name in ("word_valid", "word", "word_index", "opcode")
@@ -100,7 +151,11 @@ class PostUnit(Component):
             *(getattr(output, name).eq(getattr(instruction, name)) for name in ("zero_point", "minimum", "maximum")),
         ]
 
-        # Weight memory: parameters or tables. The address of the next parameter word.
+    def _connect_weights(self, m: Module, parts: _Parts) -> None:
+        """The weight memory's port: parameters or tables, and the address of the next parameter word."""
+        instruction, parameters, operands = parts.instruction, parts.parameters, parts.operands
+        config = self.config
+        is_vector = parts.instruction.is_vector
         m.d.comb += [
             parameters.inside.eq(instruction.place < config.weight_words),
             parameters.weights_ready.eq(self.weights.ready),
@@ -114,8 +169,12 @@ class PostUnit(Component):
             self.weights.address.eq(Mux(is_vector, operands.weights_address, instruction.place)),
         ]
 
-        # Activation memory's read port; the walk of the loops.
-        walker = instruction.walker
+    def _connect_reads(self, m: Module, parts: _Parts) -> tuple[Signal, Signal]:
+        """The activation memory's read port, and where the loops are; whether source and destination are outside."""
+        instruction, values, operands, output = parts.instruction, parts.values, parts.operands, parts.output
+        walker = parts.instruction.walker
+        config = self.config
+        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
         bits = ceil_log2(config.activation_bytes)
         source = Mux(operands.second, walker.address[1], walker.address[0])
         destination = Mux(is_post, walker.address[0], walker.address[2])
@@ -141,7 +200,14 @@ class PostUnit(Component):
             output.fill.eq(destination[:bits]),
             output.fill_word.eq(instruction.by_words),
         ]
+        return source_outside, destination_outside
 
+    def _build_progress(self, m: Module, parts: _Parts, source_outside: Signal, destination_outside: Signal) -> _Progress:
+        """What is remembered of an instruction while it runs, and what does not depend on the state."""
+        instruction, values, operands, output = parts.instruction, parts.values, parts.operands, parts.output
+        walker = parts.instruction.walker
+        control = self.control
+        config = self.config
         position = Signal(range(config.accumulator_depth + 1))
         reason = Signal(ErrorCode)
         job_last, group_last, block_last = Signal(), Signal(), Signal()
@@ -152,8 +218,6 @@ class PostUnit(Component):
             control.busy.eq(1),
             self.busy.eq(1),
         ]
-        table_end = Mux(instruction.tables[0], config.weight_words - 256, config.weight_words - 512)
-        all_last = walker.last.all()
 
         m.d.comb += [
             self.drain.position.eq(position),
@@ -163,121 +227,143 @@ class PostUnit(Component):
             instruction.table_number.eq(operands.table_number),
             operands.table_place.eq(instruction.kept),
         ]
+        return _Progress(position, reason, job_last, group_last, block_last, idle, source_outside, destination_outside)
 
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += [control.busy.eq(0), self.busy.eq(0)]
-                m.d.sync += [position.eq(0), reason.eq(ErrorCode.NONE)]
-                with m.If(control.start):
-                    m.next = "BEGIN"
-            with m.State("BEGIN"):
-                m.d.comb += walker.start.eq(~instruction.bad & (is_post | is_vector))
-                with m.If(instruction.bad):
-                    m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
-                    m.next = "ERROR"
-                with m.Elif(is_post):
-                    m.d.comb += [parameters.load.eq(1), instruction.remember.eq(1)]
-                    m.next = "LOAD"
-                with m.Elif(is_vector):
-                    m.next = "VECTOR"
-                    with m.If(instruction.fills):
-                        m.d.comb += operands.inject.eq(1)
-                        m.next = "FILL"
+    def _build_begin(self, m: Module, parts: _Parts, run: _Progress) -> None:
+        """Wait for an instruction, refuse it or send it on its way; a TABLE only says where its tables are."""
+        instruction, parameters, operands = parts.instruction, parts.parameters, parts.operands
+        walker = parts.instruction.walker
+        control = self.control
+        config = self.config
+        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
+        table_end = Mux(instruction.tables[0], config.weight_words - 256, config.weight_words - 512)
+        with m.State("IDLE"):
+            m.d.comb += [control.busy.eq(0), self.busy.eq(0)]
+            m.d.sync += [run.position.eq(0), run.reason.eq(ErrorCode.NONE)]
+            with m.If(control.start):
+                m.next = "BEGIN"
+        with m.State("BEGIN"):
+            m.d.comb += walker.start.eq(~instruction.bad & (is_post | is_vector))
+            with m.If(instruction.bad):
+                m.d.sync += run.reason.eq(ErrorCode.BAD_FIELD)
+                m.next = "ERROR"
+            with m.Elif(is_post):
+                m.d.comb += [parameters.load.eq(1), instruction.remember.eq(1)]
+                m.next = "LOAD"
+            with m.Elif(is_vector):
+                m.next = "VECTOR"
+                with m.If(instruction.fills):
+                    m.d.comb += operands.inject.eq(1)
+                    m.next = "FILL"
+            with m.Else():
+                m.next = "FINISH"
+                with m.If(instruction.place > table_end):
+                    m.d.sync += run.reason.eq(ErrorCode.WEIGHT_ADDRESS)
                 with m.Else():
-                    m.next = "FINISH"
-                    with m.If(instruction.place > table_end):
-                        m.d.sync += reason.eq(ErrorCode.WEIGHT_ADDRESS)
-                    with m.Else():
-                        m.d.comb += instruction.set_table.eq(1)
-                        m.next = "TABLE"
+                    m.d.comb += instruction.set_table.eq(1)
+                    m.next = "TABLE"
 
-            with m.State("TABLE"):  # the second one follows the first
-                m.d.comb += [instruction.set_table.eq(instruction.tables[1]), instruction.is_second_table.eq(1)]
+        with m.State("TABLE"):  # the second one follows the first
+            m.d.comb += [instruction.set_table.eq(instruction.tables[1]), instruction.is_second_table.eq(1)]
+            m.next = "FINISH"
+
+    def _build_post(self, m: Module, parts: _Parts, run: _Progress) -> None:
+        """Position by position, as the array hands accumulators over."""
+        instruction, parameters, values, output = parts.instruction, parts.parameters, parts.values, parts.output
+        walker = parts.instruction.walker
+        config = self.config
+        all_last = walker.last.all()
+        with m.State("LOAD"):
+            with m.If(parameters.outside):
+                m.d.sync += run.reason.eq(ErrorCode.WEIGHT_ADDRESS)
+                m.next = "FINISH"
+            with m.Elif(~parameters.loading):
+                m.next = "POSITION"
+        with m.State("POSITION"):
+            with m.If(output.outside):
+                m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                m.next = "ERROR"
+            with m.Elif(walker.o_valid):
+                with m.If(run.position == config.accumulator_depth):
+                    m.d.sync += run.reason.eq(ErrorCode.BAD_FIELD)
+                    m.next = "FINISH"
+                with m.Elif(run.destination_outside):
+                    m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                    m.next = "FINISH"
+                with m.Else():
+                    m.d.comb += self.drain.valid.eq(self.drain.full & values.empties)
+                    with m.If(self.drain.valid & self.drain.ready):
+                        m.next = "CAPTURE"
+        with m.State("CAPTURE"):
+            with m.If(self.drain.data_valid):
+                m.d.comb += [
+                    parameters.restart.eq(1),
+                    parameters.swap.eq(run.position == 0),
+                    output.row_valid.eq(1),
+                    walker.o_ready.eq(1),
+                ]
+                m.d.sync += [run.position.eq(run.position + 1), run.group_last.eq(walker.last[2]), run.block_last.eq(all_last)]
+                m.next = "POSITION"
+                with m.If(run.job_last):
+                    m.next = "RELEASE"
+        with m.State("RELEASE"):
+            m.d.comb += self.drain.release.eq(1)
+            m.d.sync += run.position.eq(0)
+            m.next = "EMPTY"
+            with m.If(run.block_last):
+                m.next = "FINISH"
+        with m.State("EMPTY"):  # a set of parameters may be overwritten when the one after it is used
+            with m.If(output.outside):
+                m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                m.next = "ERROR"
+            with m.Elif(values.empties):
+                m.d.comb += [parameters.load.eq(1), instruction.recall.eq(run.group_last)]
+                m.next = "LOAD"
+
+    def _build_vector(self, m: Module, parts: _Parts, run: _Progress) -> None:
+        """Tap by tap, or one value again and again."""
+        instruction, operands, output = parts.instruction, parts.operands, parts.output
+        walker = parts.instruction.walker
+        all_last = walker.last.all()
+        with m.State("VECTOR"):
+            m.d.comb += operands.valid.eq(walker.o_valid & ~run.source_outside & ~run.destination_outside)
+            with m.If(walker.o_valid & ~operands.valid):
+                m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                m.next = "FINISH"
+            m.d.comb += [
+                walker.o_ready.eq(operands.item_taken),
+                output.row_valid.eq(operands.item_taken & instruction.last_tap),
+            ]
+            with m.If(walker.o_ready & all_last):
                 m.next = "FINISH"
 
-            with m.State("LOAD"):
-                with m.If(parameters.outside):
-                    m.d.sync += reason.eq(ErrorCode.WEIGHT_ADDRESS)
+        with m.State("FILL"):  # the value is made once
+            m.d.comb += output.keep.eq(1)
+            with m.If(output.kept & walker.o_valid):
+                m.d.comb += output.fill_valid.eq(~run.destination_outside)
+                m.d.comb += walker.o_ready.eq(output.fill_valid & output.fill_ready)
+                with m.If(run.destination_outside):
+                    m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                     m.next = "FINISH"
-                with m.Elif(~parameters.loading):
-                    m.next = "POSITION"
-            with m.State("POSITION"):
-                with m.If(output.outside):
-                    m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                    m.next = "ERROR"
-                with m.Elif(walker.o_valid):
-                    with m.If(position == config.accumulator_depth):
-                        m.d.sync += reason.eq(ErrorCode.BAD_FIELD)
-                        m.next = "FINISH"
-                    with m.Elif(destination_outside):
-                        m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                        m.next = "FINISH"
-                    with m.Else():
-                        m.d.comb += self.drain.valid.eq(self.drain.full & values.empties)
-                        with m.If(self.drain.valid & self.drain.ready):
-                            m.next = "CAPTURE"
-            with m.State("CAPTURE"):
-                with m.If(self.drain.data_valid):
-                    m.d.comb += [
-                        parameters.restart.eq(1),
-                        parameters.swap.eq(position == 0),
-                        output.row_valid.eq(1),
-                        walker.o_ready.eq(1),
-                    ]
-                    m.d.sync += [position.eq(position + 1), group_last.eq(walker.last[2]), block_last.eq(all_last)]
-                    m.next = "POSITION"
-                    with m.If(job_last):
-                        m.next = "RELEASE"
-            with m.State("RELEASE"):
-                m.d.comb += self.drain.release.eq(1)
-                m.d.sync += position.eq(0)
-                m.next = "EMPTY"
-                with m.If(block_last):
-                    m.next = "FINISH"
-            with m.State("EMPTY"):  # a set of parameters may be overwritten when the one after it is used
-                with m.If(output.outside):
-                    m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                    m.next = "ERROR"
-                with m.Elif(values.empties):
-                    m.d.comb += [parameters.load.eq(1), instruction.recall.eq(group_last)]
-                    m.next = "LOAD"
-
-            with m.State("VECTOR"):
-                m.d.comb += operands.valid.eq(walker.o_valid & ~source_outside & ~destination_outside)
-                with m.If(walker.o_valid & ~operands.valid):
-                    m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                    m.next = "FINISH"
-                m.d.comb += [
-                    walker.o_ready.eq(operands.item_taken),
-                    output.row_valid.eq(operands.item_taken & instruction.last_tap),
-                ]
-                with m.If(walker.o_ready & all_last):
+                with m.Elif(walker.o_ready & all_last):
                     m.next = "FINISH"
 
-            with m.State("FILL"):  # the value is made once
-                m.d.comb += output.keep.eq(1)
-                with m.If(output.kept & walker.o_valid):
-                    m.d.comb += output.fill_valid.eq(~destination_outside)
-                    m.d.comb += walker.o_ready.eq(output.fill_valid & output.fill_ready)
-                    with m.If(destination_outside):
-                        m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                        m.next = "FINISH"
-                    with m.Elif(walker.o_ready & all_last):
-                        m.next = "FINISH"
-
-            with m.State("FINISH"):
-                m.d.comb += output.flush.eq(~(values.occupied | values.o_valid | operands.under_way))
-                with m.If(output.outside):
-                    m.d.sync += reason.eq(ErrorCode.ACTIVATION_ADDRESS)
-                    m.next = "ERROR"
-                with m.Elif(idle):
-                    m.next = "ERROR"
-                    with m.If(reason == ErrorCode.NONE):
-                        m.d.comb += control.done.eq(1)
-                        m.next = "IDLE"
-            with m.State("ERROR"):
-                m.d.comb += control.error.eq(1)
-                m.next = "STOPPED"
-            with m.State("STOPPED"):
-                m.d.comb += self.busy.eq(0)  # until reset
-        return m
+    def _build_end(self, m: Module, parts: _Parts, run: _Progress) -> None:
+        """Wait for what is under way, then say how the instruction ended."""
+        values, operands, output = parts.values, parts.operands, parts.output
+        control = self.control
+        with m.State("FINISH"):
+            m.d.comb += output.flush.eq(~(values.occupied | values.o_valid | operands.under_way))
+            with m.If(output.outside):
+                m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
+                m.next = "ERROR"
+            with m.Elif(run.idle):
+                m.next = "ERROR"
+                with m.If(run.reason == ErrorCode.NONE):
+                    m.d.comb += control.done.eq(1)
+                    m.next = "IDLE"
+        with m.State("ERROR"):
+            m.d.comb += control.error.eq(1)
+            m.next = "STOPPED"
+        with m.State("STOPPED"):
+            m.d.comb += self.busy.eq(0)  # until reset
