@@ -1,5 +1,8 @@
 """The device's end of the framed byte link: bytes in, bus accesses, bytes out."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -17,6 +20,32 @@ _COUNT_INIT = -(HEADER_BYTES + CRC_BYTES) % 256
 #: Place of a response's first byte; before it lies the first code byte.
 _HEADER_AT = 1
 _STATUS_AT, _EXPECTED_AT = _HEADER_AT + 1, _HEADER_AT + 3
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Parts and registers of the link that its states share; what each is stands where it is made."""
+
+    reader: LinkReader
+    request: LinkRequest
+    crc: LinkCrc
+    access: Any
+    response: Any
+    count: Signal
+    end: Signal
+    code_at: Signal
+    distance: Signal
+    word: Signal
+    bad_code: Signal
+    bad_address: Signal
+    in_address: Signal
+    answer: Signal
+    outstanding: Signal
+    turn: Signal
+    load_address: Signal
+    stepping: Signal
+    shift: Signal
+    append: Signal
 
 
 class Link(Component):
@@ -98,140 +127,182 @@ class Link(Component):
             m.d.comb += reader.write.eq(1)
             m.d.sync += end.eq(end + 1)
 
+        work = _Work(
+            reader=reader,
+            request=request,
+            crc=crc,
+            count=count,
+            end=end,
+            code_at=code_at,
+            distance=distance,
+            word=word,
+            bad_code=bad_code,
+            bad_address=bad_address,
+            in_address=in_address,
+            answer=answer,
+            access=access,
+            response=response,
+            outstanding=outstanding,
+            turn=turn,
+            load_address=load_address,
+            stepping=stepping,
+            shift=shift,
+            append=append,
+        )
         with m.FSM():
-            with m.State("BEGIN"):
-                m.d.comb += reader.restart.eq(1)
-                m.next = "CHECK"
-            with m.State("CHECK"):
-                m.d.comb += reader.take.eq(1)
-                m.d.sync += answer.eq(0)
-                with m.If(reader.taken):
-                    with m.If(reader.is_zero):
-                        m.d.sync += bad_code.eq(~reader.is_code)
-                        m.next = "JUDGE"
-                    with m.Elif(~reader.is_first):
-                        m.d.comb += crc.enable.eq(1)
-                        m.d.sync += count.eq(count + 1)
-                        with m.If(count == 4 * MAX_WORDS):
-                            m.next = "SKIP"
-            with m.State("JUDGE"):
-                m.d.comb += reader.restart.eq(1)
-                with m.If(~crc.good | bad_code | (count[:2] != 0) | count[2:].matches(*range(MAX_WORDS + 1, 64))):
-                    m.d.comb += reader.release.eq(1)
-                    m.d.sync += count.eq(_COUNT_INIT)
-                    m.next = "CHECK"
-                with m.Else():
-                    m.d.comb += reader.rewind.eq(1)
-                    m.next = "HEADER"
-                m.d.sync += [end.eq(_HEADER_AT), in_address.eq(0), stepping.eq(0), bad_address.eq(0)]
-            with m.State("HEADER"):
-                m.d.comb += [reader.take.eq(1), load_address.eq(1), request.look.eq(1)]
-                with m.If(reader.taken & ~reader.is_first):
-                    m.d.comb += append.eq(1)
-                    m.d.comb += [shift.eq(~in_address), turn.eq(in_address)]
-                    with m.If(end[:2] == 0):  # the first byte's place is 1
-                        m.d.sync += in_address.eq(1)
-                        with m.If(in_address):
-                            m.next = "DECIDE"
-            with m.State("DECIDE"):
-                m.d.comb += request.accept.eq(1)
-                with m.If(request.is_read):
-                    m.d.sync += count.eq(request.word.count << 2)
-                with m.If(request.drop):
-                    m.next = "SKIP"
-                with m.Elif(~request.execute):
-                    m.next = "STATUS"
-                with m.Elif(request.is_read):
-                    m.next = "REQUEST"
-                with m.Else():
-                    m.next = "WORD"
-            with m.State("WORD"):
-                m.d.comb += reader.take.eq(1)
-                with m.If(reader.taken):
-                    m.d.comb += [shift.eq(1), turn.eq(1)]
-                    m.d.sync += count.eq(count - 1)
-                    with m.If(count[:2] == 1):
-                        m.next = "REQUEST"
-            with m.State("REQUEST"):
-                # The access of a written word goes on while the next word's bytes come.
-                m.d.comb += access.valid.eq(~outstanding & ~bad_address)
-                m.d.sync += stepping.eq(1)
-                with m.If(access.valid & access.ready):
-                    m.d.sync += outstanding.eq(1)
-                    m.next = "WORD"
-                    with m.If(request.is_read | (count == 0)):
-                        m.next = "RESPONSE"
-                with m.Elif(bad_address):
-                    m.next = "STATUS"
-            with m.State("RESPONSE"):
-                m.d.sync += word.eq(response.payload.data)
-                with m.If(response.valid & outstanding):
-                    m.next = "STATUS"
-                    with m.If(request.is_read):
-                        m.next = "ANSWER"
-            with m.State("ANSWER"):
-                m.d.comb += [reader.write_data.eq(Mux(bad_address, 0, word[:8])), append.eq(1), shift.eq(1), turn.eq(1)]
-                m.d.sync += count.eq(count - 1)
-                with m.If(count == 1):
-                    m.next = "STATUS"
-                with m.Elif((count[:2] == 1) & ~bad_address):
-                    m.next = "REQUEST"
-            with m.State("STATUS"):
-                m.d.comb += [
-                    reader.write.eq(1),
-                    reader.write_at.eq(_STATUS_AT),
-                    reader.write_data.eq(Mux(bad_address, LinkStatus.BAD_ADDRESS, request.status)),
-                ]
-                m.next = "EXPECTED"
-            with m.State("EXPECTED"):
-                m.d.comb += [reader.write.eq(1), reader.write_at.eq(_EXPECTED_AT), reader.write_data.eq(request.expected)]
-                m.d.sync += answer.eq(1)
-                m.next = "SKIP"
-            with m.State("SKIP"):
-                m.d.comb += [reader.take.eq(1), reader.release.eq(reader.taken)]
-                m.d.sync += [count.eq(_COUNT_INIT), code_at.eq(0)]
-                with m.If(reader.taken & reader.is_zero):
-                    m.next = "BEGIN"
-                    with m.If(answer):
-                        m.next = "TURN"
-            with m.State("TURN"):
-                m.d.comb += [reader.restart.eq(1), reader.skip.eq(_HEADER_AT)]
-                m.next = "CLOSE"
-            with m.State("CLOSE"):
-                m.d.comb += [
-                    reader.response.eq(1),
-                    reader.take.eq(1),
-                    reader.write_at.eq(code_at),
-                    reader.write_data.eq(distance),
-                ]
-                with m.If(reader.taken):
-                    m.d.comb += crc.enable.eq(1)
-                    with m.If(reader.is_zero):
-                        m.d.comb += reader.write.eq(1)
-                        m.d.sync += code_at.eq(reader.place - 1)
-                    with m.If(reader.last):
-                        # Words and the code byte make the end 1 modulo 4, the CRC and the delimiter 2.
-                        with m.If(end[1]):
-                            m.next = "CLOSED"
-                        with m.Else():
-                            m.next = "CLOSING"
-            with m.State("CLOSING"):
-                # The last byte's cycle on its way into the CRC.
-                m.d.comb += reader.response.eq(1)
-                m.next = "APPEND"
-            with m.State("APPEND"):
-                m.d.comb += [reader.response.eq(1), crc.shift.eq(1)]
-                m.d.comb += [append.eq(1), reader.write_data.eq(crc.low)]
-                with m.If(end[:2] == 0):
-                    m.next = "DELIMIT"
-            with m.State("DELIMIT"):
-                m.d.comb += [reader.response.eq(1), append.eq(1), reader.write_data.eq(0)]
-                m.next = "CLOSE"
-            with m.State("CLOSED"):
-                m.d.comb += [reader.response.eq(1), reader.restart.eq(1)]
-                m.next = "SEND"
-            with m.State("SEND"):
-                m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(1), reader.hold.eq(~self.o.ready)]
-                with m.If(reader.taken & reader.last):
-                    m.next = "BEGIN"
+            self._build_check(m, work)
+            self._build_execution(m, work)
+            self._build_answer(m, work)
         return m
+
+    def _build_check(self, m: Module, work: _Work) -> None:
+        """Take a frame apart as it comes: its CRC and its length."""
+        reader, crc = work.reader, work.crc
+        with m.State("BEGIN"):
+            m.d.comb += reader.restart.eq(1)
+            m.next = "CHECK"
+        with m.State("CHECK"):
+            m.d.comb += reader.take.eq(1)
+            m.d.sync += work.answer.eq(0)
+            with m.If(reader.taken):
+                with m.If(reader.is_zero):
+                    m.d.sync += work.bad_code.eq(~reader.is_code)
+                    m.next = "JUDGE"
+                with m.Elif(~reader.is_first):
+                    m.d.comb += crc.enable.eq(1)
+                    m.d.sync += work.count.eq(work.count + 1)
+                    with m.If(work.count == 4 * MAX_WORDS):
+                        m.next = "SKIP"
+        with m.State("JUDGE"):
+            m.d.comb += reader.restart.eq(1)
+            with m.If(~crc.good | work.bad_code | (work.count[:2] != 0) | work.count[2:].matches(*range(MAX_WORDS + 1, 64))):
+                m.d.comb += reader.release.eq(1)
+                m.d.sync += work.count.eq(_COUNT_INIT)
+                m.next = "CHECK"
+            with m.Else():
+                m.d.comb += reader.rewind.eq(1)
+                m.next = "HEADER"
+            m.d.sync += [work.end.eq(_HEADER_AT), work.in_address.eq(0), work.stepping.eq(0), work.bad_address.eq(0)]
+
+    def _build_execution(self, m: Module, work: _Work) -> None:
+        """What the request asks for, word by word."""
+        reader, request = work.reader, work.request
+        with m.State("HEADER"):
+            m.d.comb += [reader.take.eq(1), work.load_address.eq(1), request.look.eq(1)]
+            with m.If(reader.taken & ~reader.is_first):
+                m.d.comb += work.append.eq(1)
+                m.d.comb += [work.shift.eq(~work.in_address), work.turn.eq(work.in_address)]
+                with m.If(work.end[:2] == 0):  # the first byte's place is 1
+                    m.d.sync += work.in_address.eq(1)
+                    with m.If(work.in_address):
+                        m.next = "DECIDE"
+        with m.State("DECIDE"):
+            m.d.comb += request.accept.eq(1)
+            with m.If(request.is_read):
+                m.d.sync += work.count.eq(request.word.count << 2)
+            with m.If(request.drop):
+                m.next = "SKIP"
+            with m.Elif(~request.execute):
+                m.next = "STATUS"
+            with m.Elif(request.is_read):
+                m.next = "REQUEST"
+            with m.Else():
+                m.next = "WORD"
+        with m.State("WORD"):
+            m.d.comb += reader.take.eq(1)
+            with m.If(reader.taken):
+                m.d.comb += [work.shift.eq(1), work.turn.eq(1)]
+                m.d.sync += work.count.eq(work.count - 1)
+                with m.If(work.count[:2] == 1):
+                    m.next = "REQUEST"
+        with m.State("REQUEST"):
+            # The access of a written word goes on while the next word's bytes come.
+            m.d.comb += work.access.valid.eq(~work.outstanding & ~work.bad_address)
+            m.d.sync += work.stepping.eq(1)
+            with m.If(work.access.valid & work.access.ready):
+                m.d.sync += work.outstanding.eq(1)
+                m.next = "WORD"
+                with m.If(request.is_read | (work.count == 0)):
+                    m.next = "RESPONSE"
+            with m.Elif(work.bad_address):
+                m.next = "STATUS"
+        with m.State("RESPONSE"):
+            m.d.sync += work.word.eq(work.response.payload.data)
+            with m.If(work.response.valid & work.outstanding):
+                m.next = "STATUS"
+                with m.If(request.is_read):
+                    m.next = "ANSWER"
+        with m.State("ANSWER"):
+            m.d.comb += [
+                reader.write_data.eq(Mux(work.bad_address, 0, work.word[:8])),
+                work.append.eq(1),
+                work.shift.eq(1),
+                work.turn.eq(1),
+            ]
+            m.d.sync += work.count.eq(work.count - 1)
+            with m.If(work.count == 1):
+                m.next = "STATUS"
+            with m.Elif((work.count[:2] == 1) & ~work.bad_address):
+                m.next = "REQUEST"
+
+    def _build_answer(self, m: Module, work: _Work) -> None:
+        """Complete the response, stuff it and send it."""
+        reader, request, crc = work.reader, work.request, work.crc
+        with m.State("STATUS"):
+            m.d.comb += [
+                reader.write.eq(1),
+                reader.write_at.eq(_STATUS_AT),
+                reader.write_data.eq(Mux(work.bad_address, LinkStatus.BAD_ADDRESS, request.status)),
+            ]
+            m.next = "EXPECTED"
+        with m.State("EXPECTED"):
+            m.d.comb += [reader.write.eq(1), reader.write_at.eq(_EXPECTED_AT), reader.write_data.eq(request.expected)]
+            m.d.sync += work.answer.eq(1)
+            m.next = "SKIP"
+        with m.State("SKIP"):
+            m.d.comb += [reader.take.eq(1), reader.release.eq(reader.taken)]
+            m.d.sync += [work.count.eq(_COUNT_INIT), work.code_at.eq(0)]
+            with m.If(reader.taken & reader.is_zero):
+                m.next = "BEGIN"
+                with m.If(work.answer):
+                    m.next = "TURN"
+        with m.State("TURN"):
+            m.d.comb += [reader.restart.eq(1), reader.skip.eq(_HEADER_AT)]
+            m.next = "CLOSE"
+        with m.State("CLOSE"):
+            m.d.comb += [
+                reader.response.eq(1),
+                reader.take.eq(1),
+                reader.write_at.eq(work.code_at),
+                reader.write_data.eq(work.distance),
+            ]
+            with m.If(reader.taken):
+                m.d.comb += crc.enable.eq(1)
+                with m.If(reader.is_zero):
+                    m.d.comb += reader.write.eq(1)
+                    m.d.sync += work.code_at.eq(reader.place - 1)
+                with m.If(reader.last):
+                    # Words and the code byte make the end 1 modulo 4, the CRC and the delimiter 2.
+                    with m.If(work.end[1]):
+                        m.next = "CLOSED"
+                    with m.Else():
+                        m.next = "CLOSING"
+        with m.State("CLOSING"):
+            # The last byte's cycle on its way into the CRC.
+            m.d.comb += reader.response.eq(1)
+            m.next = "APPEND"
+        with m.State("APPEND"):
+            m.d.comb += [reader.response.eq(1), crc.shift.eq(1)]
+            m.d.comb += [work.append.eq(1), reader.write_data.eq(crc.low)]
+            with m.If(work.end[:2] == 0):
+                m.next = "DELIMIT"
+        with m.State("DELIMIT"):
+            m.d.comb += [reader.response.eq(1), work.append.eq(1), reader.write_data.eq(0)]
+            m.next = "CLOSE"
+        with m.State("CLOSED"):
+            m.d.comb += [reader.response.eq(1), reader.restart.eq(1)]
+            m.next = "SEND"
+        with m.State("SEND"):
+            m.d.comb += [reader.response.eq(1), self.o.valid.eq(reader.valid), reader.take.eq(1), reader.hold.eq(~self.o.ready)]
+            with m.If(reader.taken & reader.last):
+                m.next = "BEGIN"
