@@ -3,6 +3,8 @@ it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
@@ -31,6 +33,31 @@ def _add(a: Value, b: Value, carry: Value, bits: int) -> Value:
     """``a + b + carry`` in one carry chain."""
     total = Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed()
     return total[1 : bits + 1].as_signed()
+
+
+@dataclass(frozen=True)
+class _Digits:
+    """What cycle 1 knows: the choice of each digit; whether there is a step, and whether it is the value's first or
+    last; the value's sign, and whether it takes few steps."""
+
+    choices: list[Signal]
+    multiplying: Signal
+    first: Signal
+    last: Signal
+    negative: Signal
+    was_short: Signal
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What cycle 3 knows: the window by eights, whether there is one, by how many ones it moves, its sign, and whether
+    a bit above it differs from that."""
+
+    coarse: Signal
+    found: Signal
+    fine: Signal
+    sign: Signal
+    beyond: Signal
 
 
 class Requantizer(Component):
@@ -102,6 +129,18 @@ class Requantizer(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
+        digits = self._build_digits(m)
+        so_far = self._build_product(m, digits)
+        window, multiplied = self._build_window(m, so_far, digits)
+        total, total_valid, total_beyond, total_sign = self._build_sum(m, window)
+        # cycle 5: clamped
+        self._build_clamp(m, total, total_beyond, total_sign)
+        m.d.sync += self.o_valid.eq(total_valid)
+        m.d.comb += self.busy.eq(Cat(digits.multiplying, multiplied, window.found, total_valid, self.o_valid).any())
+        return m
+
+    def _build_digits(self, m: Module) -> _Digits:
+        """Cycle 1: the step's digits, each as the choice of a multiple."""
         value = self.i_value
         shifts_left = Signal(3)  # places
         step = Signal(range(_LONG_STEPS))
@@ -158,7 +197,11 @@ class Requantizer(Component):
             was_short.eq(short),
             negative.eq(value[-1]),
         ]
+        return _Digits(choices, multiplying, first, last, negative, was_short)
 
+    def _build_product(self, m: Module, digits: _Digits) -> Signal:
+        """Cycle 2: the sum of the products so far."""
+        choices, multiplying, first, negative = digits.choices, digits.multiplying, digits.first, digits.negative
         # cycle 2: multiplied; the lowest bit of each complement's negation is a carry into some sum
         q = self.multiplier
         parts, ones = [], []
@@ -191,7 +234,11 @@ class Requantizer(Component):
         ]
         with m.If(multiplying):
             m.d.sync += so_far.eq(_add(Mux(first, start, so_far[_STEP_BITS:].as_signed()), product, ones[0], _SUM_BITS))
+        return so_far
 
+    def _build_window(self, m: Module, so_far: Signal, digits: _Digits) -> tuple[_Window, Signal]:
+        """Cycle 3: the bits around the result, by eights; and whether the product was complete a cycle before."""
+        last, was_short = digits.last, digits.was_short
         # cycle 3: the window by eights, and whether all above it is sign
         multiplied = Signal()
         places = Signal(EXPONENT)
@@ -225,7 +272,13 @@ class Requantizer(Component):
             coarse_sign.eq(sign),
             beyond.eq((differs & eights_below).any()),
         ]
+        return _Window(coarse, found, fine, coarse_sign, beyond), multiplied
 
+    def _build_sum(self, m: Module, found_window: _Window) -> tuple[Signal, Signal, Signal, Signal]:
+        """Cycle 4: the result plus the zero point, whether it is valid, whether it is beyond 16 bits, and its sign
+        then."""
+        coarse, found, fine = found_window.coarse, found_window.found, found_window.fine
+        coarse_sign, beyond = found_window.sign, found_window.beyond
         # cycle 4: the window by ones; rounded, zero point added
         window = Signal(_WINDOW_BITS)
         m.d.comb += window.eq(coarse >> fine)
@@ -244,12 +297,7 @@ class Requantizer(Component):
             total_beyond.eq(beyond | lost),
             total_sign.eq(coarse_sign),
         ]
-
-        # cycle 5: clamped
-        self._build_clamp(m, total, total_beyond, total_sign)
-        m.d.sync += self.o_valid.eq(total_valid)
-        m.d.comb += self.busy.eq(Cat(multiplying, multiplied, found, total_valid, self.o_valid).any())
-        return m
+        return total, total_valid, total_beyond, total_sign
 
     def _build_clamp(self, m: Module, total: Signal, beyond: Signal, beyond_sign: Signal) -> None:
         """``o`` from the sum, or from its sign alone if it is ``beyond``."""
