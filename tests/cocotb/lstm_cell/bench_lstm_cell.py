@@ -15,9 +15,9 @@ from bench_support import bench_config, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 from support.benches.lstm_steps import RESULT, Constants, expected, random_constants, random_items
 
+from systola_firmware.spec.isa import CELL_EXPONENT_MAXIMUM, CELL_EXPONENT_MINIMUM
 from systola_hdl.full.post.lstm.cell import LSTM_CONSTANTS, LstmCell
 from systola_hdl.full.post.lstm.cell_serial import SerialLstmCell
-from systola_sim.golden.lstm_cell import EXPONENT_MAXIMUM, EXPONENT_MINIMUM
 
 CELL = {"pipelined": LstmCell, "serial": SerialLstmCell}[bench_config().name]
 Items = npt.NDArray[np.void]
@@ -86,7 +86,7 @@ async def every_scale_at_full_rate_and_with_gaps(dut: Any) -> None:
     rng = np.random.default_rng(1)
     bench = Bench(dut, rng)
     await bench.start()
-    for exponent in range(EXPONENT_MINIMUM, EXPONENT_MAXIMUM + 1):
+    for exponent in range(CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM + 1):
         for longest_gap in (0, 2 * CELL.interval):
             await bench.configure(exponent)
             await bench.offer(random_items(rng, 150, exponent), longest_gap)
@@ -114,7 +114,7 @@ async def cell_states_of_a_recurrence(dut: Any) -> None:
     rng = np.random.default_rng(3)
     bench = Bench(dut, rng)
     await bench.start()
-    for exponent in (EXPONENT_MINIMUM, -12, EXPONENT_MAXIMUM):
+    for exponent in (CELL_EXPONENT_MINIMUM, -12, CELL_EXPONENT_MAXIMUM):
         constants = await bench.configure(exponent)
         units = 8
         wanted = np.zeros(units, np.int16)

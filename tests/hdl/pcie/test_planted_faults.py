@@ -95,11 +95,11 @@ FAULTS: dict[str, tuple[Fault, str | None]] = {
         "unexpected completion",
     ),
     "request of one dword: last enables": (
-        Fault("splitter", "piece.last_be.eq(Mux(one, 0, ends))", "piece.last_be.eq(ends)"),
+        Fault("splitter", "segment.last_be.eq(Mux(one, 0, ends))", "segment.last_be.eq(ends)"),
         "last byte enables",
     ),
     "request: no first enables": (
-        Fault("splitter", "piece.first_be.eq(Mux(one, begins & ends, begins))", "piece.first_be.eq(0)"),
+        Fault("splitter", "segment.first_be.eq(Mux(one, begins & ends, begins))", "segment.first_be.eq(0)"),
         "first byte enables",
     ),
     "write: length one too great": (
@@ -175,7 +175,7 @@ MORE: dict[str, tuple[Fault, str | None]] = {
         "4 KiB",
     ),
     "request: four dwords for a low address": (
-        Fault("read_requester", "header.long.eq(piece.long)", "header.long.eq(1)"),
+        Fault("read_requester", "header.long.eq(segment.long)", "header.long.eq(1)"),
         "address format",
     ),
     "request: three dwords for a high address": (
@@ -186,8 +186,8 @@ MORE: dict[str, tuple[Fault, str | None]] = {
     "read: tags too wide": (
         Fault(
             "read_requester",
-            "Cat(piece.first_be, piece.last_be, slots.tag)",
-            "Cat(piece.first_be, piece.last_be, slots.tag | 32)",
+            "Cat(segment.first_be, segment.last_be, slots.tag)",
+            "Cat(segment.first_be, segment.last_be, slots.tag | 32)",
         ),
         "tag",
     ),

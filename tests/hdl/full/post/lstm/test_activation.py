@@ -8,11 +8,10 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from support.benches.stream_block import CompiledStream
 
+from systola_firmware.spec.isa import CELL_EXPONENT_MAXIMUM, CELL_EXPONENT_MINIMUM
 from systola_hdl.common.delay import delayed
 from systola_hdl.full.post.lstm.activation import (
     EXPONENT_BITS,
-    EXPONENT_MAXIMUM,
-    EXPONENT_MINIMUM,
     GATE_EXPONENT,
     Function,
     LstmActivation,
@@ -51,7 +50,7 @@ class Harnessed(Component):
 
 def test_every_argument_of_every_function() -> None:
     """In random order, so that function and exponent change from cycle to cycle."""
-    exponents = range(EXPONENT_MINIMUM, EXPONENT_MAXIMUM + 1)
+    exponents = range(CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM + 1)
     cases = [(Function.SIGMOID, GATE_EXPONENT, model.sigmoid(ARGUMENTS))]
     cases += [(Function.TANH, exponent, model.tanh(ARGUMENTS, exponent)) for exponent in exponents]
     words = [

@@ -9,6 +9,7 @@ import pytest
 from support.benches.lstm_steps import ITEM, RESULT, expected, random_constants, random_items
 from support.benches.stream_block import CompiledStream
 
+from systola_firmware.spec import isa
 from systola_hdl.full.post.lstm.cell import LSTM_CONSTANTS, LSTM_ITEM, LSTM_RESULT, LstmCell
 from systola_hdl.full.post.lstm.cell_serial import SerialLstmCell
 from systola_sim.golden import lstm_cell as model
@@ -21,7 +22,7 @@ Cell = type[LstmCell] | type[SerialLstmCell]
 
 def run_exponents() -> npt.NDArray[np.int64]:
     """The exponent of each run: every one equally often."""
-    return np.resize(np.arange(model.EXPONENT_MINIMUM, model.EXPONENT_MAXIMUM + 1), RUNS)
+    return np.resize(np.arange(isa.CELL_EXPONENT_MINIMUM, isa.CELL_EXPONENT_MAXIMUM + 1), RUNS)
 
 
 @pytest.mark.parametrize("cell", [LstmCell, SerialLstmCell])
@@ -56,7 +57,7 @@ def test_steps_tell_roundings_apart() -> None:
     """f·c and i·g rounded once, half up or half away from zero, rarely differ from REQ: in these steps they do, at
     every scale."""
     rng = np.random.default_rng(3)
-    for exponent in range(model.EXPONENT_MINIMUM, model.EXPONENT_MAXIMUM + 1):
+    for exponent in range(isa.CELL_EXPONENT_MINIMUM, isa.CELL_EXPONENT_MAXIMUM + 1):
         items = random_items(rng, STEPS, exponent)
         pre = model.saturate(items["preactivation"].astype(np.int32) + model.saturate(items["recurrent"]))
         input_gate, forget_gate = (model.sigmoid(pre[:, gate]) for gate in (0, 1))
