@@ -1,7 +1,7 @@
 """The compact engine: everything behind the host's bus."""
 
 from amaranth.hdl import Cat, Module, ResetInserter
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, connect, flipped
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import WATCHDOG_CYCLES
@@ -11,7 +11,7 @@ from systola_hdl.compact.matmul.unit import MatmulUnit
 from systola_hdl.compact.memory.activation_memory import ActivationMemory
 from systola_hdl.compact.memory.weight_memory import WeightMemory
 from systola_hdl.compact.post.unit import PostUnit
-from systola_hdl.host.bus import Bus
+from systola_hdl.host.engine_ports import EnginePorts
 
 __all__ = ["Engine"]
 
@@ -27,26 +27,15 @@ class Engine(Component):
     watchdog_cycles:
         Cycles without progress in any unit after which a program is stopped; shorter for tests.
 
-    Members
-    -------
-    bus: In(Bus())
-        The host's access to everything.
-    busy: Out(1)
-        A program runs.
-    done: Out(1)
-        The last program reached END.
+    The ports are :class:`~systola_hdl.host.engine_ports.EnginePorts`.
     """
-
-    bus: In(Bus())
-    busy: Out(1)
-    done: Out(1)
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         if not config.compact:
             raise ValueError(f"configuration {config.name!r} is not of a compact engine")
         self._config = config
         self._watchdog_cycles = watchdog_cycles
-        super().__init__()
+        super().__init__(EnginePorts(config))
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()

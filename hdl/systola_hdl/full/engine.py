@@ -1,7 +1,7 @@
 """The engine: everything behind the host's bus."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, connect, flipped
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import WATCHDOG_CYCLES
@@ -13,10 +13,9 @@ from systola_hdl.full.matmul.unit import MatmulUnit
 from systola_hdl.full.memory.activation_memory import ActivationMemory
 from systola_hdl.full.memory.weight_memory import WeightMemory
 from systola_hdl.full.post.unit import PostUnit
-from systola_hdl.host.bus import Bus
 from systola_hdl.host.bus_decoder import BusDecoder
 from systola_hdl.host.counters import Counters
-from systola_hdl.host.host_port import HostMemory
+from systola_hdl.host.engine_ports import EnginePorts
 from systola_hdl.host.program_store import ProgramStore
 from systola_hdl.host.registers import Registers
 from systola_hdl.host.trace import Trace
@@ -36,24 +35,13 @@ class Engine(Component):
         fetched word, an instruction started or completed, a transfer between a unit and a memory, a half of the
         accumulators freed.
 
-    Members
-    -------
-    bus: In(Bus())
-        The host's access to everything.
-    busy: Out(1)
-        A program runs.
-    done: Out(1)
-        The last program reached END.
-    host: In(HostMemory())
-        A link to the host's memory; only with ``config.dma``. Without such a link, leave it unconnected: ``link_up`` is
-        low then.
+    The ports are :class:`~systola_hdl.host.engine_ports.EnginePorts`.
     """
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
         self._config = config
         self._watchdog_cycles = watchdog_cycles
-        members = {"bus": In(Bus()), "busy": Out(1), "done": Out(1)}
-        super().__init__({**members, "host": In(HostMemory())} if config.dma else members)
+        super().__init__(EnginePorts(config))
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
