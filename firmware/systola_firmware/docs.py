@@ -265,11 +265,8 @@ def link_page() -> str:
 
 def operators_page() -> str:
     """``docs/operators.md``: what a model file's operators become, and what the engine does for them."""
-    rows = sorted(
-        (f"`{operator.name}`", family.types, operator.limits, operator.rounding, family.runs)
-        for family in FAMILIES
-        for operator in family.operators
-    )
+    operators = sorted(((family, operator) for family in FAMILIES for operator in family.operators), key=lambda pair: pair[1].name)
+    rows = [(f"`{operator.name}`", family.types, operator.limits, operator.rounding, family.runs) for family, operator in operators]
     return _page(
         "# Operators",
         _prose(

@@ -51,6 +51,11 @@ class Layer:
         return 0
 
 
+def kinds(base: type[Layer]) -> list[type[Layer]]:
+    """All classes of layers below ``base`` that have been defined."""
+    return [kind for child in base.__subclasses__() for kind in (child, *kinds(child))]
+
+
 @dataclass(frozen=True)
 class Graph:
     """Layers in execution order. ``inputs`` and ``outputs`` in the model's order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.graph import Layer, kinds
 from systola_firmware.operators.add import ADD
 from systola_firmware.operators.convolution import CONVOLUTION, DEPTHWISE
 from systola_firmware.operators.family import Family, Importer
@@ -16,7 +16,7 @@ from systola_firmware.operators.reshape import RESHAPE
 from systola_firmware.operators.slice import SLICE
 from systola_firmware.operators.softmax import SOFTMAX
 
-__all__ = ["FAMILIES", "IMPORTERS", "by_layer", "family_of"]
+__all__ = ["FAMILIES", "IMPORTERS", "by_layer", "family_of", "importers"]
 
 FAMILIES = (ADD, CONVOLUTION, DEPTHWISE, LOOKUP, LSTM, PAD, POOL, RESHAPE, SLICE, SOFTMAX)
 
@@ -34,12 +34,25 @@ def by_layer(families: Iterable[Family], layers: Iterable[type[Layer]]) -> dict[
     return found
 
 
-_BY_LAYER = by_layer(FAMILIES, Layer.__subclasses__())
+def importers(families: Iterable[Family]) -> dict[str, Importer]:
+    """The importer of each operator by its schema name. Raises ``TypeError`` for an operator of two families."""
+    found: dict[str, Importer] = {}
+    for family in families:
+        for operator in family.operators:
+            if operator.name in found:
+                raise TypeError(f"two operator families have the operator {operator.name}")
+            found[operator.name] = operator.importer
+    return found
 
-#: Importers of activation operators by schema name.
-IMPORTERS: Mapping[str, Importer] = {operator.name: operator.importer for family in FAMILIES for operator in family.operators}
+
+_BY_LAYER = by_layer(FAMILIES, kinds(Layer))
+
+#: Importers of activation operators.
+IMPORTERS: Mapping[str, Importer] = importers(FAMILIES)
 
 
 def family_of(layer: Layer) -> Family:
-    """The family of a layer."""
+    """The family of a layer. Raises ``TypeError`` for a class that was defined after this module was imported."""
+    if type(layer) not in _BY_LAYER:
+        raise TypeError(f"no operator family has the layer {type(layer).__name__}: add one to {__name__}")
     return _BY_LAYER[type(layer)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from systola_firmware.ir.graph import Layer
+from systola_firmware.ir.graph import Layer, kinds
 from systola_firmware.ir.layers import (
     Add,
     Convolution,
@@ -161,7 +161,7 @@ _KERNELS: dict[type[Layer], Callable[..., Int8Array]] = {
     Softmax: driver_softmax,
 }
 
-if _MISSING := [layer.__name__ for layer in Layer.__subclasses__() if layer not in _KERNELS]:
+if _MISSING := [layer.__name__ for layer in kinds(Layer) if layer not in _KERNELS]:
     raise TypeError(f"there is no kernel for the layers {', '.join(_MISSING)}: add one to {__name__}")
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from systola_firmware.ir.graph import Layer
-from systola_firmware.ir.layers import Pool
+from systola_firmware.ir.graph import Layer, kinds
+from systola_firmware.ir.layers import Pool, PoolKind
 from systola_firmware.ir.semantics import OWN, any_batch, no_border
 from systola_firmware.operators.family import Family
 from systola_firmware.operators.pool import POOL
-from systola_firmware.operators.registry import FAMILIES, IMPORTERS, by_layer
+from systola_firmware.operators.registry import FAMILIES, IMPORTERS, by_layer, family_of, importers
 
 
 def test_a_layer_without_traits_is_refused_when_it_is_defined() -> None:
@@ -41,4 +41,17 @@ def test_a_family_lacks_nothing() -> None:
 
 
 def test_an_operator_belongs_to_one_family() -> None:
-    assert len(IMPORTERS) == sum(len(family.operators) for family in FAMILIES)
+    assert set(importers(FAMILIES)) == set(IMPORTERS)
+    with pytest.raises(TypeError, match="two operator families have the operator AVERAGE_POOL_2D"):
+        importers([*FAMILIES, POOL])
+
+
+def test_a_kind_of_a_kind_counts() -> None:
+    @dataclass(frozen=True)
+    class Inner(Pool, border=no_border, memory=OWN, batch=any_batch, on_device=True):
+        pass
+
+    assert Inner in kinds(Layer)
+    layer = Inner("x", (), None, kind=PoolKind.MAXIMUM, window=(1, 1), stride=(1, 1))  # type: ignore[arg-type]  # unused
+    with pytest.raises(TypeError, match="no operator family has the layer Inner"):
+        family_of(layer)
