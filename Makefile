@@ -30,7 +30,7 @@ $(READY): pyproject.toml scripts/setup.sh
 demo: $(READY) ## build the simulated board, run the example model on it and compare every answer with TensorFlow Lite Micro
 	@$(PYTHON) -m systola demo
 
-lint: $(READY) ## ruff, its formatter in check mode, mypy, the import contracts, and whether the generated documents are up to date
+lint: $(READY) ## ruff, mypy, the arrows between rooms, rules of instruction fields, and whether generated documents are up to date
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy

@@ -39,7 +39,7 @@ POST-unit instruction.
    read the operand have been drained, by 2; later ones do not exist, since the operand is read last here.
 
 **No deadlock.** Every wait is for an instruction that stands earlier in the program, and every step of a recurrence for
-the step before. ``tests/firmware/test_schedule.py`` and ``test_lowering_lstm.py`` check the same by brute force: for
+the step before. ``tests/firmware/lowering/test_schedule.py`` and ``test_lstm.py`` check the same by brute force: for
 every pair of a MATMUL and a POST-unit instruction that the hardware may overlap, the bytes are disjoint.
 """
 

@@ -120,7 +120,7 @@ def convolution_requantization(input_scale: float, weight_scales: Sequence[float
     for all.
 
     The product is not rounded to float32, not even in a per-tensor FULLY_CONNECTED, where other builds of these kernels
-    do so: ``tests/firmware/test_convolution_multipliers.py`` has the witnesses.
+    do so: ``tests/firmware/numerics/test_convolution_multipliers.py`` has the witnesses.
     """
     return _requantization([input_scale * weight_scale / output_scale for weight_scale in weight_scales])
 

@@ -1,6 +1,6 @@
 """Both LSTM cells against their model, driver and monitor apart: gaps, changing constants, recurrences and resets.
 
-Rounding is left to ``tests/hdl/test_lstm_cell.py``, which runs a thousand times as many steps.
+Rounding is left to ``tests/hdl/full/post/lstm/test_cell.py``, which runs a thousand times as many steps.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def overlapping(operations: list[Operation]) -> Iterator[tuple[int, int]]:
     """Positions of every MATMUL and POST-unit instruction that neither tokens nor the accumulators put in order.
 
     The n-th MATMUL is drained by the n-th POST or LSTM. While that runs, its own MATMUL may still be reading for later
-    jobs. An LSTM and its recurrent MATMUL are left out: they go step by step (``test_lowering_lstm.py``).
+    jobs. An LSTM and its recurrent MATMUL are left out: they go step by step (``test_lstm.py``).
     """
     matmuls = [i for i, o in enumerate(operations) if o.opcode is Opcode.MATMUL]
     posts = [i for i, o in enumerate(operations) if o.opcode in {Opcode.POST, Opcode.LSTM}]
