@@ -78,7 +78,28 @@ class Instruction(Component):
     first_tap, last_tap:
         The walker's item is the first or last tap of its output (VECTOR).
 
-    The others are fields, or say what they mean.
+    last_columns, tables:
+        Fields of a POST and a TABLE; of another instruction they mean nothing. So with the next ones.
+    per_channel, wide:
+        Fields of a POST; low for other instructions.
+    zero_point, minimum, maximum:
+        Fields of a POST or VECTOR, two cycles after the word that has them.
+    identity:
+        A VECTOR that does not requantize: multiplier and exponent are to be those of the identity.
+    is_double, is_single:
+        The rounding: DOUBLE; SINGLE, with which the identity is computed too. Neither is UP.
+    fills:
+        A VECTOR without operands.
+    by_words:
+        Such a VECTOR whose runs are whole words of four bytes, in steps of one: it is written word by word.
+    two_sources:
+        A VECTOR of two operands.
+    has_taps:
+        A VECTOR with more than one tap an output; valid from its ``t1`` word on.
+    takes_maximum:
+        A VECTOR that combines by MAX, not by SUM.
+    table:
+        A VECTOR that maps each operand byte through its table.
     """
 
     def __init__(self, config: Config) -> None:
