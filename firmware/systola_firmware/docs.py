@@ -99,6 +99,12 @@ def _word_rows(number: int, fields: Sequence[isa.Field]) -> list[tuple[object, .
 _FIELD_HEAD = ("word", "bits", "field", "", "legal", "meaning")
 
 
+def _without_legal(head: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    """Head and rows of fields of which every value is legal."""
+    column = head.index("legal")
+    return [*head[:column], *head[column + 1 :]], ([*row[:column], *row[column + 1 :]] for row in rows)
+
+
 def _instruction(definition: isa.Instruction) -> str:
     rows = [row for number, word in enumerate(definition.words, start=1) for row in _word_rows(number, word)]
     parts = [
@@ -132,7 +138,7 @@ def isa_page() -> str:
             activation memory are in bytes, those in the weight memory in words of R × COLUMNS bytes."""
         ),
         "## Header",
-        _table(_FIELD_HEAD, _word_rows(0, isa.HEADER)),
+        _table(*_without_legal(_FIELD_HEAD, _word_rows(0, isa.HEADER))),
         "## Units",
         "The value is the bit of the unit in `wait` and `signal`.",
         _enumeration(isa.Unit, "unit"),
@@ -216,7 +222,8 @@ def _dma_sections() -> Iterable[str]:
     yield f"The error is in bits {memory_map.DMA_STATUS_ERROR_SHIFT} to {memory_map.DMA_STATUS_ERROR_SHIFT + 7}:"
     yield _enumeration(dma.DmaError, "error")
     yield "### Descriptors"
-    yield _table(_FIELD_HEAD, (row for number, word in enumerate(dma.DESCRIPTOR_WORDS) for row in _word_rows(number, word)))
+    rows = (row for number, word in enumerate(dma.DESCRIPTOR_WORDS) for row in _word_rows(number, word))
+    yield _table(*_without_legal(_FIELD_HEAD, rows))
     yield _enumeration(dma.DmaKind, "kind")
     yield _enumeration(dma.DmaFlag, "flag")
     yield "### Status record"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from amaranth.sim import SimulatorContext
 
@@ -14,10 +15,10 @@ class BusError(Exception):
 
 
 class BusDriver:
-    """The initiator's side of a :class:`~systola_hdl.common.memory_ports.Bus` that a test has in its hand: ``bus`` is
+    """The initiator's side of a :class:`~systola_hdl.host.bus.Bus` that a test has in its hand: ``bus`` is
     the target's port."""
 
-    def __init__(self, bus: object) -> None:
+    def __init__(self, bus: Any) -> None:
         self._request = bus.request
         self._response = bus.response
 

@@ -161,5 +161,7 @@ class DmaBench:
 
     async def device_bytes(self, ctx: Any, region: Region) -> bytes:
         """All of a memory, through its other host port."""
-        port = {Region.PROGRAM: self.dut.program, Region.ACTIVATION: self.dut.activation, Region.WEIGHT: self.dut.weight}[region]
+        port: Any = {Region.PROGRAM: self.dut.program, Region.ACTIVATION: self.dut.activation, Region.WEIGHT: self.dut.weight}[
+            region
+        ]
         return await BusDriver(port.host).read_bytes(ctx, 0, region_bytes(self.config, region))

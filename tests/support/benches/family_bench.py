@@ -61,7 +61,7 @@ class _Bench(Component):
 
 
 def _packed(layout: data.StructLayout, values: PortValues) -> int:
-    return layout.const(values).as_value().value
+    return int(layout.const(values).as_value().value)
 
 
 def _unpacked(layout: data.StructLayout, bits: int) -> dict[str, int]:

@@ -46,7 +46,7 @@ def random_constants(rng: np.random.Generator, exponent: int) -> Constants:
     """Clip and hidden scale as models have them, and at their limits."""
     return Constants(
         exponent=exponent,
-        clip=int(rng.choice([0, 0, 1, (1 << 15) - 1, rng.integers(1, 1 << 15)])),
+        clip=int(rng.choice([0, 0, 1, (1 << 15) - 1, int(rng.integers(1, 1 << 15))])),
         multiplier=int(rng.choice([0, 1 << 30, (1 << 31) - 1, *rng.integers(1 << 30, 1 << 31, 6)])),
         shift=int(rng.choice([-31, -14, 0, 6, *rng.integers(-24, -20, 8)])),
         zero_point=int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 3)])),

@@ -124,7 +124,9 @@ class Bench:
 
     def add_good_vector(self, changes: dict[str, int]) -> None:
         """A VECTOR of three positions that every engine takes, with changes."""
-        fields = self.vector(x_count=3, x_step=4, x_step1=4, x_step_out=4, source=100, source1=300, destination=2000)
+        fields: dict[str, Any] = self.vector(
+            x_count=3, x_step=4, x_step1=4, x_step_out=4, source=100, source1=300, destination=2000
+        )
         self.add(Opcode.VECTOR, **(fields | changes))
 
     def run_alone(self, code: ErrorCode) -> None:

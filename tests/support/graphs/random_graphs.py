@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from systola_firmware.ir.graph import Graph, Layer
@@ -61,7 +63,7 @@ class _Builder:
             result.append((kernel, stride, dilation, before, after, out))
         return tuple(zip(*result, strict=True))
 
-    def clamp(self) -> dict[str, int]:
+    def clamp(self) -> dict[str, Any]:
         if self.g.random() < 0.5:
             return {}
         low = self.integer(-128, 0)
@@ -79,7 +81,7 @@ class _Builder:
             if window is None:
                 return
             kernel, stride, dilation, before, after, out = window
-            common = {
+            common: dict[str, Any] = {
                 "stride": stride,
                 "dilation": dilation,
                 "padding": Padding(before[0], after[0], before[1], after[1]),

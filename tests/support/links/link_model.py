@@ -10,12 +10,23 @@ import struct
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cobs import cobs
 
 from systola_firmware.spec.link import MAX_WORDS, RECEIVE_BUFFER_BYTES, LinkOperation, LinkStatus
 
 __all__ = ["Damage", "LossyPipe", "ModelDevice"]
+
+
+class Memory(Protocol):
+    """Bytes, by slices: a ``bytearray`` or what looks like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: slice, /) -> bytes | bytearray: ...
+
+    def __setitem__(self, place: slice, data: bytes, /) -> None: ...
 
 
 @dataclass
@@ -25,7 +36,7 @@ class ModelDevice:
     ``writes`` counts for every frame executed as a WRITE how often its sequence position was, by (epoch, position).
     """
 
-    memory: bytearray
+    memory: Memory
     expected: int = 0
     position: int = 0  #: frames executed since the last SYNC, of which ``expected`` is the low byte
     epoch: int = 0
@@ -79,7 +90,7 @@ class ModelDevice:
 
     def _answer(self, sequence: int, status: LinkStatus, count: int, address: int, data: bytes = b"") -> bytes:
         body = struct.pack("<BBBBI", sequence, status, count, self.expected, address) + data
-        return cobs.encode(body + struct.pack("<I", zlib.crc32(body))) + b"\0"
+        return bytes(cobs.encode(body + struct.pack("<I", zlib.crc32(body)))) + b"\0"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class _Draw:
         return float(np.float32(10 ** self.generator.uniform(low, high)))
 
     def zero_point(self) -> int:
-        return self.pick((-128, -127, 0, 127, self.integer(-128, 127), self.integer(-128, 127)))
+        chosen: int = self.pick((-128, -127, 0, 127, self.integer(-128, 127), self.integer(-128, 127)))
+        return chosen
 
     def int8(self, shape: tuple[int, ...], low: int = -127) -> np.ndarray:
         if self.chance(0.1):
@@ -114,7 +115,7 @@ def _weights(draw: _Draw, shape: tuple[int, ...], axis: int, source: int, reduct
 @dataclass(frozen=True)
 class _Window:
     kernel: tuple[int, int]
-    options: dict[str, int]
+    options: dict[str, Any]
     output: tuple[int, int]
 
 
@@ -211,7 +212,7 @@ def _pool(name: str) -> Callable[[_Draw], int]:
         window = _window(draw, (height, width), dilated=False)
         target = draw.model.activation((batch, *window.output, depth), draw.scale_of(source), draw.zero_point_of(source))
         fused = activation_code(draw.pick(_FUSED))
-        sizes = {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
+        sizes: dict[str, Any] = {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
         draw.model.operator(name, [source], [target], fusedActivationFunction=fused, **sizes, **window.options)
         return target
 

@@ -38,6 +38,7 @@ def run_sets(session: Session, sets: Sequence[Sequence[Int8Array]]) -> list[list
     """Outputs for each set of inputs; the sets go to the device together, as a batch."""
     stacked = {binding.name: np.stack([item[n] for item in sets]) for n, binding in enumerate(session.inputs)}
     answers = session.run(stacked)
+    assert isinstance(answers, dict)  # as the inputs are
     return [[answers[binding.name][n] for binding in session.outputs] for n in range(len(sets))]
 
 

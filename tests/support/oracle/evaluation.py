@@ -91,7 +91,7 @@ def _(layer: Convolution, operands: Sequence[Array]) -> Array:
     total = layer.bias.astype(np.int64)
     for row, column, pixels in _taps(operands[0], layer, layer.weights.shape[1:3], zero_point, layer.output):
         total = total + (pixels - zero_point) @ layer.weights[:, row, column].astype(np.int64).T
-    return np.clip(_requantize(total, layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum)
+    return np.asarray(np.clip(_requantize(total, layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum))
 
 
 @_run.register
@@ -101,29 +101,31 @@ def _(layer: DepthwiseConvolution, operands: Sequence[Array]) -> Array:
     total = layer.bias.astype(np.int64)
     for row, column, pixels in _taps(operands[0], layer, layer.weights.shape[:2], zero_point, layer.output):
         total = total + np.repeat(pixels - zero_point, multiplier, axis=3) * layer.weights[row, column].astype(np.int64)
-    return np.clip(_requantize(total, layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum)
+    return np.asarray(np.clip(_requantize(total, layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum))
 
 
 @_run.register
 def _(layer: Add, operands: Sequence[Array]) -> Array:
     total = sum(table.astype(np.int64)[values & 0xFF] for table, values in zip(layer.tables, operands, strict=True))
-    return np.clip(_requantize(np.asarray(total), layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum)
+    return np.asarray(
+        np.clip(_requantize(np.asarray(total), layer.requantization) + layer.output.zero_point, layer.minimum, layer.maximum)
+    )
 
 
 @_run.register
 def _(layer: Pool, operands: Sequence[Array]) -> Array:
     if layer.kind is PoolKind.MAXIMUM:
         best = np.max([pixels for _, _, pixels in _taps(operands[0], layer, layer.window, -128, layer.output)], axis=0)
-        return np.clip(best, layer.minimum, layer.maximum)
+        return np.asarray(np.clip(best, layer.minimum, layer.maximum))
     total = sum(pixels for _, _, pixels in _taps(operands[0], layer, layer.window, 0, layer.output))
     count = sum(pixels for _, _, pixels in _taps(np.ones_like(operands[0]), layer, layer.window, 0, layer.output))
     rounded = np.where(total > 0, (total + count // 2) // count, -((-total + count // 2) // count))
-    return np.clip(rounded, layer.minimum, layer.maximum)
+    return np.asarray(np.clip(rounded, layer.minimum, layer.maximum))
 
 
 @_run.register
 def _(layer: Lookup, operands: Sequence[Array]) -> Array:
-    return layer.table[operands[0] & 0xFF]
+    return np.asarray(layer.table[operands[0] & 0xFF])
 
 
 @_run.register

@@ -72,7 +72,7 @@ class EndpointBench:
         self._inputs: dict[Any, int] = {}
         self._to_send: deque[int] = deque()
         self.packet: list[tuple[int, int]] = []  #: beats of the one that the device sends
-        self._data_to_write: deque[tuple[int, ...]] = deque()
+        self._data_to_write: deque[int] = deque()
         self._answer: bytearray = bytearray()
         self._lengths: deque[int] = deque()
         self._bus: tuple[int, dict[str, int]] | None = None

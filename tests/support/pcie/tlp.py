@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "Status",
@@ -177,7 +178,7 @@ def byte_enables(address: int, length: int) -> tuple[int, int, int]:
     return (1, first & last, 0) if dwords == 1 else (dwords, first, last)
 
 
-def memory_read(address: int, length: int = 4, **fields: int) -> Tlp:
+def memory_read(address: int, length: int = 4, **fields: Any) -> Tlp:
     """A read of ``length`` bytes from byte ``address`` on; ``fields`` as of :class:`Tlp`. ``length`` 0: a zero-length
     read."""
     dwords, first, last = byte_enables(address, length) if length else (1, 0, 0)
@@ -185,7 +186,7 @@ def memory_read(address: int, length: int = 4, **fields: int) -> Tlp:
     return Tlp(kind, length=dwords, address=address & ~3, first_be=first, last_be=last, **fields)
 
 
-def memory_write(address: int, content: bytes, **fields: int) -> Tlp:
+def memory_write(address: int, content: bytes, **fields: Any) -> Tlp:
     """A write of ``content`` (at least a byte) from byte ``address`` on."""
     dwords, first, last = byte_enables(address, len(content))
     kind = TlpType.MEMORY_WRITE_64 if address >> 32 else TlpType.MEMORY_WRITE_32

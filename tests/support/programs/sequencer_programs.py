@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from systola_firmware.spec.isa import INSTRUCTIONS, Opcode, Operation, Unit
 from systola_hdl.full.control.tokens import EXECUTING
@@ -22,7 +23,7 @@ class Event:
     address: int = 0
 
 
-def operation(rng: random.Random, opcode: Opcode, **control: object) -> Operation:
+def operation(rng: random.Random, opcode: Opcode, **control: Any) -> Operation:
     """An instruction of random fields."""
     fields = {item.name: rng.randint(item.minimum, item.maximum) for item in INSTRUCTIONS[opcode].fields.values()}
     return Operation(opcode, fields, **control)
