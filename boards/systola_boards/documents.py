@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from systola_boards.catalogue.board import Board
 from systola_boards.catalogue.boards import BOARDS
 from systola_boards.catalogue.prepared import PREPARED, STATE, PreparedBoard
 from systola_boards.fpga.devices import DEVICES
-from systola_firmware.docs import with_sections, write_pages
+from systola_firmware.docs import table, with_sections, write_pages
 from systola_firmware.spec import presets as configurations
 from systola_firmware.spec.config import Config
 
@@ -36,11 +35,6 @@ _LABELS = {"pcie_endpoint": "core logic, no PHY"}
 
 def _has_placer(device: str) -> bool:
     return device not in DEVICES or bool(DEVICES[device].placer)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
@@ -120,10 +114,10 @@ def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
         paths.append((f"`{b['name']}`", f"{result['path_ns']} ns, {result['logic_ns']} in cells", ends, result["seed"], tools))
     none = "No board has been built to the end yet."
     return {
-        "boards": _table(("board", "", "FPGA", "preset", "array", "clock", "state"), rows),
-        "links": _table(("board", "link", "device for `systola`"), links),
-        "usage": _table(("board", "LUT", "FF", "DSP", "block RAM", "fmax", "asked for", "met"), usage) if built else none,
-        "paths": _table(("board", "longest path", "from → to", "seed", "tools"), paths) if built else none,
+        "boards": table(("board", "", "FPGA", "preset", "array", "clock", "state"), rows),
+        "links": table(("board", "link", "device for `systola`"), links),
+        "usage": table(("board", "LUT", "FF", "DSP", "block RAM", "fmax", "asked for", "met"), usage) if built else none,
+        "paths": table(("board", "longest path", "from → to", "seed", "tools"), paths) if built else none,
     }
 
 
@@ -144,7 +138,7 @@ def block_tables(blocks: list[dict[str, Any]]) -> dict[str, str]:
         available = ("*available*", *(f"*{available:,}*" for _, _, available in chosen[0]["usage"]), "", "")
         tools = ", ".join(f"{tool} {version}" for tool, version in chosen[-1]["tools"].items())
         parts.append(f"### `{preset}` on {chosen[0]['device']}\n\n{tools}; seed {chosen[0]['seed']}.")
-        parts.append(_table(("block", *names, "clock", "longest path"), [*rows, available]))
+        parts.append(table(("block", *names, "clock", "longest path"), [*rows, available]))
     return {"blocks": "\n\n".join(parts) if parts else "No block has been measured yet."}
 
 

@@ -41,10 +41,10 @@ def load_program(model: str | Path | bytes | Program, config: Config, *, statefu
         name, title, data = "the model", "", model
     else:
         name, title, data = str(model), Path(model).stem, read_model_file(model)
+    if not program_file.is_program(data):
+        return _compiled(data, name, title, config, stateful=stateful, batch=batch)
     try:
-        if program_file.is_program(data):
-            return _checked(program_file.load(data), name, stateful, batch)
-        return compiler.compile_model(data, config, name=title, stateful=stateful, batch=batch)
+        return _checked(program_file.load(data), name, stateful, batch)
     except CompileError as error:
         raise ProgramError(f"{name}: {error}") from error
 
@@ -54,10 +54,15 @@ def compile_file(path: Path, config: Config, *, stateful: bool = False, batch: i
     data = read_model_file(path)
     if program_file.is_program(data):
         raise ProgramError(f"{path} is a compiled program already")
+    return _compiled(data, str(path), path.stem, config, stateful=stateful, batch=batch)
+
+
+def _compiled(data: bytes, name: str, title: str, config: Config, *, stateful: bool, batch: int) -> Program:
+    """The program of a model's bytes under ``title``; ``name`` is for messages."""
     try:
-        return compiler.compile_model(data, config, name=path.stem, stateful=stateful, batch=batch)
+        return compiler.compile_model(data, config, name=title, stateful=stateful, batch=batch)
     except CompileError as error:
-        raise ProgramError(f"{path}: {error}") from error
+        raise ProgramError(f"{name}: {error}") from error
 
 
 def _checked(program: Program, name: str, stateful: bool, batch: int) -> Program:

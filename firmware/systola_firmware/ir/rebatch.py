@@ -15,7 +15,7 @@ import numpy as np
 from systola_firmware.errors import CompileError
 from systola_firmware.ir.graph import Graph, Layer
 from systola_firmware.ir.layers import Lstm
-from systola_firmware.ir.semantics import Batch, refusal
+from systola_firmware.ir.semantics import Batch, refusal, wider
 from systola_firmware.ir.tensor import Tensor
 
 
@@ -60,12 +60,9 @@ class _Rebatch:
         # Axes of one element leave a choice: an LSTM of one time step wants the second axis, an image the first.
         axis = axes[-1] if self.time_major and len(shape) == 3 else axes[0]
         constant = None if tensor.constant is None else np.concatenate([tensor.constant] * self.count, axis)
-        made = replace(tensor, shape=self._wider(shape, axis), batch_axis=axis, constant=constant)
+        made = replace(tensor, shape=wider(shape, axis, self.count), batch_axis=axis, constant=constant)
         self.made[tensor.name] = made
         return made
-
-    def _wider(self, sizes: tuple[int, ...], axis: int) -> tuple[int, ...]:
-        return (*sizes[:axis], self.count * sizes[axis], *sizes[axis + 1 :])
 
     def _layer(self, layer: Layer) -> Layer:
         known = next((tensor for tensor in layer.inputs if tensor.name in self.made), None)

@@ -60,7 +60,7 @@ class Batch:
 
     def wider(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """``sizes`` with that of the batch axis for all inferences."""
-        return (*sizes[: self.axis], self.count * sizes[self.axis], *sizes[self.axis + 1 :])
+        return wider(sizes, self.axis, self.count)
 
     def refuse(self, reason: str) -> CompileError:
         """The error for inferences that cannot lie side by side; ``reason`` continues "tensor 'x' …"."""
@@ -69,6 +69,11 @@ class Batch:
 
 #: From a layer and its batch to the layer for all inferences (its tensors are put in later) and the runs of its output.
 BatchRule = Callable[[Any, Batch], tuple[Any, int]]
+
+
+def wider(sizes: tuple[int, ...], axis: int, count: int) -> tuple[int, ...]:
+    """``sizes`` with ``axis`` ``count`` times as long."""
+    return (*sizes[:axis], count * sizes[axis], *sizes[axis + 1 :])
 
 
 def refusal(tensor: Tensor, reason: str) -> CompileError:
