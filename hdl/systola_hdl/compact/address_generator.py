@@ -1,4 +1,4 @@
-"""Loop walker: nested affine loops whose outer levels live in a small memory, in the words of the instruction
+"""Address generator: nested affine loops whose outer levels live in a small memory, in the words of the instruction
 itself."""
 
 from __future__ import annotations
@@ -8,33 +8,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amaranth.hdl import C, Cat, Elaboratable, Module, Mux, Signal, Value, signed
-from amaranth.lib import data
+from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from systola_firmware.spec.isa import COUNT_BITS, STEP_BITS
 
-__all__ = ["AddressGenerator", "Nest"]
+__all__ = ["LOOP_WORD", "AddressGenerator", "Nest"]
 
-#: What the walker's memory holds: a loop word of the instruction set (count, step), or what is left of a loop and where
-#: it is.
+#: What the generator's memory holds: a loop word of the instruction set (count, step), or the iterations that are left
+#: of a loop and the address at which the present one began.
 _WORD = data.StructLayout({"low": COUNT_BITS, "high": signed(STEP_BITS)})
-#: Loops and addresses for which there is room beside the slots.
+#: Loops and addresses for which there is room beside the entries of the instruction's words.
 _MOST_LOOPS, _MOST_ADDRESSES = 8, 4
+#: Entries of the generator's memory for words of instructions.
+_ENTRIES = 32
+#: A word of an instruction, and the entry it goes to. A loop word has the count in bits 11:0 and the step in bits
+#: 31:12; with ``low`` the value (a base, or a step without a count) is in bits 19:0.
+LOOP_WORD = data.StructLayout({"entry": range(_ENTRIES), "word": 32, "low": 1})
 
 
 @dataclass(frozen=True)
 class Nest:
-    """Where the words of one kind of loop nest lie in the walker's memory: slots are the numbers that ``write_slot``
-    takes.
+    """Where the words of one kind of loop nest lie in the generator's memory, as numbers of its entries: those that
+    ``words.payload.entry`` takes.
 
     Parameters
     ----------
     bases:
-        For each address, the slot of its first value, or None if the nest does not use it.
+        For each address, the entry of its first value, or None if the nest does not use it.
     loops:
-        Loops, innermost first; for each address the slot of its step, or None if the loop does not move it. The slot
+        Loops, innermost first; for each address the entry of its step, or None if the loop does not move it. The entry
         for address 0 holds the count as well, so it is never None. An address that a loop does not move is not moved by
         the loops inside it either, nor are the addresses after it. All addresses that the innermost loop moves, it
         moves by the step of address 0.
@@ -48,20 +53,20 @@ class Nest:
         for inner, outer in itertools.pairwise(rows):
             if len(inner) != len(outer) or outer[0] is None or inner[0] is None:
                 raise ValueError(f"every loop must move address 0 of as many addresses as there are bases: {rows}")
-            if any(slot is None and other is not None for slot, other in zip(outer, inner, strict=True)):
+            if any(entry is None and other is not None for entry, other in zip(outer, inner, strict=True)):
                 raise ValueError(f"an address that a loop moves must be moved by the loops around it: {rows}")
-        if any(before is None and slot is not None for row in rows for before, slot in itertools.pairwise(row)):
+        if any(before is None and entry is not None for row in rows for before, entry in itertools.pairwise(row)):
             raise ValueError(f"addresses that a loop moves must come before those it does not: {rows}")
         if {*self.loops[0]} - {None, self.loops[0][0]}:
             raise ValueError(f"the innermost loop has one step, not those of {self.loops[0]}")
 
     def row(self, level: int) -> tuple[int | None, ...]:
-        """Slots of a loop, or of the bases for the level outside of all loops."""
+        """Entries of a loop, or of the bases for the level outside of all loops."""
         return (*self.loops, self.bases)[level]
 
 
 class AddressGenerator(Component):
-    """Walks a nest of loops and delivers one item an innermost iteration, as
+    """Steps through a nest of loops and delivers one item an innermost iteration, as
     :class:`systola_hdl.common.address_generator.AddressGenerator` does.
 
     ``address[a]`` is ``base[a] + Σ index[loop] * step[loop][a]``, modulo 2**20. If a memory has at most 2**19 bytes and
@@ -84,25 +89,20 @@ class AddressGenerator(Component):
 
     Attributes
     ----------
-    write_valid, write_slot, write_word, write_low:
-        A word of the instruction, while no row is made or left. Loop words as they are: the count in bits 11:0, the
-        step in bits 31:12. With ``write_low`` the value (a base, or a step without a count) is in bits 19:0.
+    words:
+        Words of the instruction (:data:`LOOP_WORD`), sent while no row is made or left.
     start, nest:
-        ``start`` for one cycle, all words written and the last walk at its end, begins a walk of that kind; ``nest`` is
-        constant from then to the last item. A count of 0 is 2**12.
-    o_valid, o_ready:
-        An item is there; it is taken.
-    address, first, last:
-        Of the item; bit ``l`` of ``first`` and ``last``: it is in the first or last iteration of loop ``l`` (0 is the
-        innermost; both are set for loops that the nest does not have). The last item is the one with ``last.all()``.
+        ``start`` for one cycle, when all words are written and the last item of the nest before was taken, begins a
+        nest of that kind; ``nest`` is constant from then to the last item. A count of 0 is 2**12.
+    o:
+        Items of ``item_layout``: ``address``, a signed number of bytes each, and ``first`` and ``last``, whose bit
+        ``l`` tells that the item is in the first or last iteration of loop ``l`` (0 is the innermost; both are set for
+        loops that the nest does not have). The last item is the one with ``last.all()``.
     """
-
-    #: Slots for words of instructions.
-    slots = 32
 
     def __init__(self, nests: Sequence[Nest], *, row_bits: int = COUNT_BITS, all_ahead: bool = True) -> None:
         if not nests:
-            raise ValueError("a walker needs a nest")
+            raise ValueError("an address generator needs a nest")
         self.nests = tuple(nests)
         self.row_bits = row_bits
         self.all_ahead = all_ahead
@@ -110,33 +110,30 @@ class AddressGenerator(Component):
         self.levels = max(len(nest.loops) for nest in self.nests)
         if not 1 <= self.addresses <= _MOST_ADDRESSES or not 2 <= self.levels <= _MOST_LOOPS:
             limits = f"1 to {_MOST_ADDRESSES} addresses and 2 to {_MOST_LOOPS} loops"
-            raise ValueError(f"a walker has {limits}, not {self.addresses} and {self.levels}")
+            raise ValueError(f"an address generator has {limits}, not {self.addresses} and {self.levels}")
+        self.item_layout = data.StructLayout(
+            {"address": data.ArrayLayout(signed(STEP_BITS), self.addresses), "first": self.levels, "last": self.levels}
+        )
         super().__init__(
             {
-                "write_valid": In(1),
-                "write_slot": In(range(self.slots)),
-                "write_word": In(32),
-                "write_low": In(1),
+                "words": In(stream.Signature(LOOP_WORD, always_ready=True)),
                 "start": In(1),
                 "nest": In(ceil_log2(len(self.nests))),
-                "o_valid": Out(1),
-                "o_ready": In(1),
-                "address": Out(data.ArrayLayout(signed(STEP_BITS), self.addresses)),
-                "first": Out(self.levels),
-                "last": Out(self.levels),
+                "o": Out(stream.Signature(self.item_layout)),
             }
         )
 
     def row_cycles(self, level: int, nest: int = 0) -> int:
         """Cycles that making a row takes after loop ``level`` (at least 1) stepped: the shortest row without a bubble
         after it."""
-        moved = sum(slot is not None for slot in self.nests[nest].row(level))
+        moved = sum(entry is not None for entry in self.nests[nest].row(level))
         return moved * (level + 3)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=_WORD, depth=2 * self.slots, init=[])
+        m.submodules.memory = memory = Memory(shape=_WORD, depth=2 * _ENTRIES, init=[])
         read, write = memory.read_port(), memory.write_port()
+        written = self.words.payload
 
         # The row that is made: which of its loops are at their last iteration, its start, and how many items follow its
         # first.
@@ -145,10 +142,10 @@ class AddressGenerator(Component):
         loaded = Signal(self.addresses)  # the row's start for that address is in `total`
         step = Signal(signed(STEP_BITS))  # of the innermost loop
         made, promoted = Signal(), Signal()  # it is complete; it becomes the present row
-        # The loop that is worked at, the one inside of it, and the address.
+        # The loop that is stepped, the one inside of it, and the address that is made.
         level, inside, number = Signal(range(self.levels + 1)), Signal(range(self.levels + 1)), Signal(range(self.addresses))
         starting = Signal()
-        m.d.comb += [inside.eq(level - 1), promoted.eq(made & (~self.o_valid | (self.o_ready & self.last[0])))]
+        m.d.comb += [inside.eq(level - 1), promoted.eq(made & (~self.o.valid | (self.o.ready & self.o.payload.last[0])))]
         self._build_item(m, promoted, left, ends)
         self._build_addresses(m, promoted, total, loaded, step)
 
@@ -158,16 +155,16 @@ class AddressGenerator(Component):
                 m.d.comb += stepping.eq(loop)  # the innermost not at its end
         m.d.comb += outside.eq(_choose(self.nest, [len(nest.loops) for nest in self.nests]))
         asked_level, asked_number = Signal.like(level), Signal.like(number)
-        slot, begins = self._build_slots(m, asked_level, asked_number)
+        entry, begins = self._build_entries(m, asked_level, asked_number)
         reads_state = Signal()  # what is left of a loop, not a word of the instruction
         m.d.comb += [
             asked_level.eq(inside),
             read.en.eq(1),
-            read.addr.eq(Mux(reads_state, self._state(inside, number), slot)),
-            write.en.eq(self.write_valid),
-            write.addr.eq(self.write_slot),
-            write.data.low.eq(self.write_word),
-            write.data.high.eq(Mux(self.write_low, self.write_word, self.write_word >> COUNT_BITS)),
+            read.addr.eq(Mux(reads_state, self._state(inside, number), entry)),
+            write.en.eq(self.words.valid),
+            write.addr.eq(written.entry),
+            write.data.low.eq(written.word),
+            write.data.high.eq(Mux(written.low, written.word, written.word >> COUNT_BITS)),
         ]
 
         with m.FSM():
@@ -178,7 +175,7 @@ class AddressGenerator(Component):
             with m.State("STEP"):  # step or base is asked for
                 m.d.comb += [asked_level.eq(level), asked_number.eq(number)]
                 m.next = "STATE"
-            with m.State("STATE"):  # it is there; the loop's own place is asked for
+            with m.State("STATE"):  # it is there; the address and the iterations left of the loop are asked for
                 m.d.comb += reads_state.eq(~starting)
                 m.d.sync += total.eq(read.data.high)
                 m.next = "ADD"
@@ -216,32 +213,33 @@ class AddressGenerator(Component):
             if not self.all_ahead:
                 with m.State("OVER"):
                     m.d.comb += [asked_level.eq(stepping), asked_number.eq(begins)]
-                    with m.If(~self.o_valid):
+                    with m.If(~self.o.valid):
                         m.next = "STATE"
         return m
 
     def _build_item(self, m: Module, promoted: Value, left: Value, ends: Value) -> None:
         """Flags of the present row, an item at a time."""
-        remaining = Signal(self.row_bits)
+        remaining, item = Signal(self.row_bits), self.o.payload
         outer_first, outer_last = Signal(self.levels - 1), Signal(self.levels - 1)
         m.d.comb += [
-            self.last.eq(Cat(remaining == 0, outer_last)),
-            self.first[1:].eq(outer_first),
+            item.last.eq(Cat(remaining == 0, outer_last)),
+            item.first[1:].eq(outer_first),
         ]
         with m.If(self.start):
             m.d.sync += outer_last.eq(-1)
         with m.If(promoted):
-            m.d.sync += [self.o_valid.eq(1), self.first[0].eq(1), remaining.eq(left), outer_last.eq(ends[1:])]
+            m.d.sync += [self.o.valid.eq(1), item.first[0].eq(1), remaining.eq(left), outer_last.eq(ends[1:])]
             # The loop that steps is the innermost not at its end; those inside of it start over.
             for index in range(self.levels - 1):
                 with m.If(outer_last[:index].all()):
                     m.d.sync += outer_first[index].eq(outer_last[index])
-        with m.Elif(self.o_valid & self.o_ready):
-            m.d.sync += [self.o_valid.eq(~self.last[0]), self.first[0].eq(0), remaining.eq(remaining - 1)]
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [self.o.valid.eq(~item.last[0]), item.first[0].eq(0), remaining.eq(remaining - 1)]
 
     def _build_addresses(self, m: Module, promoted: Value, total: Signal, loaded: Signal, step: Value) -> None:
         """Addresses of the present row."""
-        for number, address in enumerate(self.address):
+        for number in range(self.addresses):
+            address = self.o.payload.address[number]
             moves = [nest.loops[0][number] is not None for nest in self.nests]
             begins, start = promoted, total
             if number > 0 and self.all_ahead:
@@ -253,23 +251,23 @@ class AddressGenerator(Component):
             with m.If(begins):
                 m.d.sync += address.eq(start)
             if any(moves):
-                with m.Elif(self.o_valid & self.o_ready & _choose(self.nest, moves)):
+                with m.Elif(self.o.valid & self.o.ready & _choose(self.nest, moves)):
                     m.d.sync += address.eq(address + step)
 
-    def _build_slots(self, m: Module, level: Signal, number: Signal) -> tuple[Signal, Signal]:
-        """Slot of ``level``'s step (or the base) for address ``number``, and the last address that ``level`` moves."""
-        slot, begins = Signal(range(self.slots)), Signal.like(number)
+    def _build_entries(self, m: Module, level: Signal, number: Signal) -> tuple[Signal, Signal]:
+        """Entry of ``level``'s step (or the base) for address ``number``, and the last address that ``level`` moves."""
+        entry, begins = Signal(range(_ENTRIES)), Signal.like(number)
         with m.Switch(Cat(level, self.nest)):
             for kind, nest in enumerate(self.nests):
                 for index in range(len(nest.loops) + 1):
-                    slots = [slot for slot in nest.row(index) if slot is not None]
+                    entries = [used for used in nest.row(index) if used is not None]
                     with m.Case(index | kind << len(level)):
-                        m.d.comb += [slot.eq(_choose(number, slots)), begins.eq(len(slots) - 1)]
-        return slot, begins
+                        m.d.comb += [entry.eq(_choose(number, entries)), begins.eq(len(entries) - 1)]
+        return entry, begins
 
     @staticmethod
     def _state(level: Signal, number: Signal) -> Value:
-        """Where what is left of the loop outside of ``level`` is kept."""
+        """Entry of the state of the loop outside of ``level``: iterations left, and where the present one began."""
         return Cat(level[: exact_log2(_MOST_LOOPS)], number, C(0, exact_log2(_MOST_ADDRESSES) - len(number)), C(1, 1))
 
 

@@ -20,7 +20,7 @@ component                     ports (all flipped here, where the component is th
 
 from __future__ import annotations
 
-from amaranth.lib import data
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
@@ -30,7 +30,7 @@ from systola_hdl.common.layouts import ERROR_CODE
 
 __all__ = [
     "OPCODE_BITS",
-    "WORD_INDEX",
+    "PAYLOAD_WORD",
     "AccumulatorDrain",
     "ActivationWrite",
     "HostAccess",
@@ -39,8 +39,8 @@ __all__ = [
     "stored_words",
 ]
 
-#: Shape of a payload word's number within its instruction: 0 for the word after the header.
-WORD_INDEX = range(max(MAX_PAYLOAD_WORDS.values()))
+#: A payload word of an instruction, and its number within it: 0 for the word after the header.
+PAYLOAD_WORD = data.StructLayout({"word": WORD_BITS, "index": range(max(MAX_PAYLOAD_WORDS.values()))})
 #: Width of an opcode.
 OPCODE_BITS = 8
 
@@ -53,8 +53,8 @@ def stored_words(config: Config) -> int:
 class UnitControl(Signature):
     """Between sequencer (initiator) and an execution unit, which holds one instruction at a time.
 
-    ``word_valid``, ``word``, ``word_index``
-        The payload words of the next instruction, in order from index 0, pushed only while the unit is not ``busy``; it
+    ``words``
+        The payload words of the next instruction, in order from index 0, sent only while the unit is not ``busy``; it
         always takes them. Any number of cycles may lie between two words, and between the last word and ``start``.
     ``start``, ``opcode``
         For one cycle, after the last word: execute what was pushed; tokens are taken. ``opcode`` is valid from the
@@ -62,19 +62,17 @@ class UnitControl(Signature):
     ``busy``
         From the cycle after ``start`` up to and including the cycle of ``done``; after an ``error``, until reset.
     ``done``
-        For one cycle: complete, as ``docs/isa.md`` says for each opcode. ``word_valid`` may follow in the next cycle.
+        For one cycle: complete, as ``docs/isa.md`` says for each opcode. A word may follow in the next cycle.
     ``error``, ``error_code``
         ``error`` for one cycle: the instruction broke a rule; ``error_code`` is valid from then until reset. The unit
-        writes nothing more and waits for reset (``ResetInserter``). Everything the instruction writes before the place
+        writes nothing more and waits for reset (``ResetInserter``). Everything the instruction writes before the point
         of the error has been handed to the memory by then.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
-                "word_valid": Out(1),
-                "word": Out(WORD_BITS),
-                "word_index": Out(WORD_INDEX),
+                "words": Out(stream.Signature(PAYLOAD_WORD, always_ready=True)),
                 "start": Out(1),
                 "opcode": Out(OPCODE_BITS),
                 "busy": In(1),

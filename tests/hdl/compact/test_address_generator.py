@@ -13,7 +13,7 @@ from amaranth.sim import Simulator
 from systola_hdl.compact.address_generator import AddressGenerator, Nest
 
 #: Seven loops and one address, as MATMUL has them.
-DEEP = (Nest((0,), tuple((slot,) for slot in range(1, 8))),)
+DEEP = (Nest((0,), tuple((entry,) for entry in range(1, 8))),)
 #: Two kinds of nest over three addresses: taps that move the first alone, and elements that move all by the same step.
 WIDE = (
     Nest((0, 1, 2), ((3, None, None), (4, None, None), (5, 5, 5), (6, 7, 8), (9, 10, 11))),
@@ -25,13 +25,13 @@ Item = tuple[tuple[int | None, ...], int, int]
 
 
 def random_nest(rng: random.Random, nest: Nest, most: int) -> tuple[Words, list[Item]]:
-    """Words by slot (and whether they are low ones), and the items of the walk: addresses, first and last flags."""
+    """Words by entry (and whether they are low ones), and the items of the nest: addresses, first and last flags."""
     counts = [rng.choice((1, 1, 2, 3, 5)) for _ in nest.loops]
     while math.prod(counts) > most:
         counts[rng.randrange(len(counts))] = 1
-    steps = {slot: rng.randrange(-(1 << 10), 1 << 10) for row in nest.loops for slot in row if slot is not None}
-    bases = {slot: rng.randrange(1 << 16) for slot in nest.bases if slot is not None}
-    words: Words = {slot: ((step & 0xFFFFF) | rng.getrandbits(12) << 20, True) for slot, step in (steps | bases).items()}
+    steps = {entry: rng.randrange(-(1 << 10), 1 << 10) for row in nest.loops for entry in row if entry is not None}
+    bases = {entry: rng.randrange(1 << 16) for entry in nest.bases if entry is not None}
+    words: Words = {entry: ((step & 0xFFFFF) | rng.getrandbits(12) << 20, True) for entry, step in (steps | bases).items()}
     for row, count in zip(nest.loops, counts, strict=True):
         words[row[0]] = ((steps[row[0]] & 0xFFFFF) << 12 | count, False)
     items = []
@@ -47,24 +47,22 @@ def random_nest(rng: random.Random, nest: Nest, most: int) -> tuple[Words, list[
     return words, items
 
 
-def walk(
+def run(
     dut: AddressGenerator, jobs: list[tuple[int, Words, list[Item]]], rng: random.Random, ready: float = 1.0
 ) -> list[list[int]]:
     """Check every item; the cycles in which they were taken."""
     taken: list[list[int]] = []
 
     async def bench(ctx: object) -> None:
-        cycle = 0
+        cycle, item = 0, dut.o.payload
         for kind, words, items in jobs:
             ctx.set(dut.nest, kind)
-            for slot, (word, low) in words.items():
-                ctx.set(dut.write_valid, 1)
-                ctx.set(dut.write_slot, slot)
-                ctx.set(dut.write_word, word)
-                ctx.set(dut.write_low, low)
+            ctx.set(dut.words.valid, 1)
+            for entry, (word, low) in words.items():
+                ctx.set(dut.words.payload, {"entry": entry, "word": word, "low": low})
                 await ctx.tick()
                 cycle += 1
-            ctx.set(dut.write_valid, 0)
+            ctx.set(dut.words.valid, 0)
             ctx.set(dut.start, 1)
             await ctx.tick()
             cycle += 1
@@ -74,22 +72,22 @@ def walk(
             taken.append([])
             for addresses, first, last in items:
                 while True:
-                    ctx.set(dut.o_ready, rng.random() < ready)
-                    valid, accepted = ctx.get(dut.o_valid), ctx.get(dut.o_ready)
+                    ctx.set(dut.o.ready, rng.random() < ready)
+                    valid, accepted = ctx.get(dut.o.valid), ctx.get(dut.o.ready)
                     if valid:
                         for number, expected in enumerate(addresses):
                             if expected is not None:
-                                assert ctx.get(dut.address[number]) == (expected + (1 << 19)) % (1 << 20) - (1 << 19)
-                        assert (ctx.get(dut.first), ctx.get(dut.last)) == (first | beyond, last | beyond)
+                                assert ctx.get(item.address[number]) == (expected + (1 << 19)) % (1 << 20) - (1 << 19)
+                        assert (ctx.get(item.first), ctx.get(item.last)) == (first | beyond, last | beyond)
                     await ctx.tick()
                     cycle += 1
                     if valid and accepted:
                         taken[-1].append(cycle)
                         break
                     assert cycle < 20_000
-            ctx.set(dut.o_ready, 1)
+            ctx.set(dut.o.ready, 1)
             for _ in range(rng.randrange(3)):
-                assert not ctx.get(dut.o_valid)
+                assert not ctx.get(dut.o.valid)
                 await ctx.tick()
                 cycle += 1
 
@@ -109,7 +107,7 @@ def test_random_nests(nests: tuple[Nest, ...], all_ahead: bool, ready: float) ->
     for _ in range(12):
         kind = rng.randrange(len(nests))
         jobs.append((kind, *random_nest(rng, nests[kind], 100)))
-    walk(AddressGenerator(nests, all_ahead=all_ahead), jobs, rng, ready)
+    run(AddressGenerator(nests, all_ahead=all_ahead), jobs, rng, ready)
 
 
 def test_rows_follow_each_other() -> None:
@@ -122,10 +120,10 @@ def test_rows_follow_each_other() -> None:
             ((i[-1],), sum((x == 0) << n for n, x in enumerate(i[::-1])), _last(i, count))
             for i in itertools.product(*[range(2)] * 6, range(count))
         ]
-        (taken,) = walk(dut, [(0, words, items)], random.Random(0))
+        (taken,) = run(dut, [(0, words, items)], random.Random(0))
         for number, (before, after) in enumerate(itertools.pairwise(taken)):
-            row, place = divmod(number + 1, count)
-            stepped = (row ^ (row - 1)).bit_length() if place == 0 else 0
+            row, index = divmod(number + 1, count)
+            stepped = (row ^ (row - 1)).bit_length() if index == 0 else 0
             assert after - before == (max(1, dut.row_cycles(stepped) - count + 1) if stepped else 1)
 
 
@@ -148,7 +146,7 @@ def test_bad_nests(bases: tuple[int, ...], loops: tuple[tuple[int | None, ...], 
         Nest(bases, loops)
 
 
-def test_bad_walkers() -> None:
+def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="2 to 8 loops, not 1 and 1"):
         AddressGenerator([Nest((0,), ((1,),))])
     with pytest.raises(ValueError, match="needs a nest"):

@@ -74,13 +74,11 @@ class CompactBench(Bench):
                     while self.rng.random() < self.stall:
                         await ctx.tick()
                     assert not ctx.get(port.busy)
-                    ctx.set(port.word_valid, 1)
-                    ctx.set(port.word, word)
-                    ctx.set(port.word_index, index)
+                    ctx.set(port.words.valid, 1)
+                    ctx.set(port.words.payload, {"word": word, "index": index})
                     await ctx.tick()
-                    ctx.set(port.word_valid, 0)
-                    ctx.set(port.word, self.rng.getrandbits(32))
-                    ctx.set(port.word_index, self.rng.randrange(15))
+                    ctx.set(port.words.valid, 0)
+                    ctx.set(port.words.payload, {"word": self.rng.getrandbits(32), "index": self.rng.randrange(15)})
                 ctx.set(port.start, 1)
                 await ctx.tick()
                 ctx.set(port.start, 0)
@@ -128,9 +126,9 @@ class CompactBench(Bench):
                     *(read.address, weights.address, write.address, drain.position),
                     *(write.data.as_value(), write.mask, drain.full, drain.release),
                 )
-                valid, places, (data, mask, full, release) = sampled[:4], sampled[4:8], sampled[8:]
+                valid, addresses, (data, mask, full, release) = sampled[:4], sampled[4:8], sampled[8:]
                 for number in range(4):
-                    payload = (places[number], data, mask) if number == 2 else (places[number],)
+                    payload = (addresses[number], data, mask) if number == 2 else (addresses[number],)
                     if number in refused:
                         assert valid[number], f"port {number}: valid fell before it was accepted"
                         assert payload == refused.pop(number), f"port {number}: payload changed before it was accepted"
@@ -138,17 +136,17 @@ class CompactBench(Bench):
                         refused[number] = payload
                 accepted = [bool(valid[number] and ready[number]) for number in range(4)]
                 # A read accepted after a write sees it.
-                indices = (places[0] + np.arange(4)) % self.config.activation_bytes
+                indices = (addresses[0] + np.arange(4)) % self.config.activation_bytes
                 self._answer(ctx, read, self.memory[indices].tobytes() if accepted[0] else None)
-                self._answer(ctx, weights, self.weights[4 * places[1] : 4 * places[1] + 4].tobytes() if accepted[1] else None)
+                self._answer(ctx, weights, self.weights[4 * addresses[1] : 4 * addresses[1] + 4].tobytes() if accepted[1] else None)
                 if accepted[2]:
-                    self.writes.append((self.cycle, places[2], mask))
+                    self.writes.append((self.cycle, addresses[2], mask))
                     for lane in range(4):
                         if mask >> lane & 1:
-                            self.memory[4 * places[2] + lane] = np.uint8(data >> 8 * lane & 0xFF).view(np.int8)
+                            self.memory[4 * addresses[2] + lane] = np.uint8(data >> 8 * lane & 0xFF).view(np.int8)
                 if valid[3]:
                     assert full, "drain.valid without a full half"
-                answers.append(self.jobs[0][places[3]].astype("<i4").tobytes() if accepted[3] else None)
+                answers.append(self.jobs[0][addresses[3]].astype("<i4").tobytes() if accepted[3] else None)
                 self._answer(ctx, drain, answers.popleft())
                 if release:
                     assert full

@@ -48,7 +48,7 @@ class BusDecoder(Component):
         word = address[2:REGION_SHIFT]
         config = self._config
         #: Memory of each region, and the word of that memory at which it begins.
-        places = {
+        destinations = {
             Region.REGISTERS: (self.state, StateLayout(config).registers),
             Region.PROGRAM: (self.weight, config.weight_bytes // 4),
             Region.ACTIVATION: (self.activation, 0),
@@ -57,14 +57,14 @@ class BusDecoder(Component):
         }
         free, served = Signal(), Signal()
         m.d.comb += free.eq(request.valid & ~response.valid)
-        inside = Signal(len(places))
-        for index, region in enumerate(places):
+        inside = Signal(len(destinations))
+        for index, region in enumerate(destinations):
             m.d.comb += inside[index].eq(
                 (address[REGION_SHIFT:] == region) & is_below(word, region_bytes(config, region) // 4) & (address[:2] == 0)
             )
         answers: list[tuple[Value, Value]] = []
         for access in (self.state, self.activation, self.weight):
-            regions = [region for region, (memory, _) in places.items() if memory is access]
+            regions = [region for region, (memory, _) in destinations.items() if memory is access]
             m.d.comb += [
                 access.valid.eq(free & Cat(inside[region] for region in regions).any()),
                 access.address.eq(word),
@@ -73,7 +73,7 @@ class BusDecoder(Component):
             ]
             for region in regions:
                 with m.If(address[REGION_SHIFT:] == region):
-                    m.d.comb += access.address.eq(moved(word, places[region][1], region_bytes(config, region) // 4))
+                    m.d.comb += access.address.eq(moved(word, destinations[region][1], region_bytes(config, region) // 4))
             answers.append((access.done, access.read_data))
         m.d.comb += [
             served.eq(Cat(access.valid & access.done for access in (self.state, self.activation, self.weight)).any()),

@@ -21,8 +21,8 @@ class LocalCounters(Component):
 
     Parameters
     ----------
-    places:
-        Name of each counter and its place in the scanner's round.
+    indices:
+        Name of each counter and its index in the scanner's round.
 
     Members
     -------
@@ -30,19 +30,19 @@ class LocalCounters(Component):
         ``cycles`` counts this cycle.
     events: In(EVENT_LAYOUT)
         What else counts this cycle.
-    place: In, visit: In(1)
-        The counter at ``place`` is read; with ``visit`` it begins anew in the next cycle.
+    index: In, visit: In(1)
+        The counter at ``index`` is read; with ``visit`` it begins anew in the next cycle.
     count: Out, event: Out(1)
         Cycles counted between its last visit and the cycle before this one, and whether that one counts.
     """
 
-    def __init__(self, places: dict[str, int]) -> None:
-        self._places = places
+    def __init__(self, indices: dict[str, int]) -> None:
+        self._indices = indices
         super().__init__(
             {
                 "run": In(1),
                 "events": In(EVENT_LAYOUT),
-                "place": In(range(SCAN_LENGTH)),
+                "index": In(range(SCAN_LENGTH)),
                 "visit": In(1),
                 "count": Out(ceil_log2(VISIT_CYCLES)),
                 "event": Out(1),
@@ -52,11 +52,11 @@ class LocalCounters(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         counts, counting = [], []
-        for name, place in self._places.items():
+        for name, index in self._indices.items():
             count, event, here = Signal.like(self.count, name=name), Signal(name=f"event_{name}"), Signal(name=f"here_{name}")
             # Registered, as events come from far: a cycle late.
             m.d.sync += event.eq(self.run if name == "cycles" else self.events[name])
-            m.d.comb += here.eq(self.place == place)
+            m.d.comb += here.eq(self.index == index)
             m.d.sync += count.eq(count + event)
             with m.If(here & self.visit):
                 m.d.sync += count.eq(0)

@@ -68,7 +68,7 @@ class Registers(Component):
     timeout: Out(1)
         No progress for at least ``watchdog_cycles``; stays until ``run`` falls.
     scanning: Out(3)
-        The scanner's place.
+        Index of the word that the scanner visits, in its round.
     """
 
     def __init__(self, config: Config, *, watchdog_cycles: int = WATCHDOG_CYCLES) -> None:
@@ -104,7 +104,7 @@ class Registers(Component):
         m.d.comb += [
             counters.run.eq(self.run),
             counters.events.eq(self.events),
-            counters.place.eq(self.scanning),
+            counters.index.eq(self.scanning),
             counters.visit.eq(odd),
             step.commit.eq(~odd),
             step.data.eq(read.data),
@@ -119,7 +119,7 @@ class Registers(Component):
             carry.eq(odd & counters.event),
             total.eq(Cat(1, read.data) + Cat(carry, addend)),
         ]
-        with m.If(odd & (self.scanning == layout.watch_place)):
+        with m.If(odd & (self.scanning == layout.watch_index)):
             m.d.comb += addend.eq(Mux(restart, 0, VISIT_CYCLES))
             with m.If(~is_below(read.data, self._watchdog_cycles)):
                 m.d.sync += self.timeout.eq(1)
@@ -137,10 +137,10 @@ class Registers(Component):
         return m
 
     def _build_watchdog(self, m: Module, odd: Signal) -> tuple[Signal, Signal, Signal]:
-        """The scanner's addresses: at the watchdog's place it begins with the word that is always 0 if there was
-        progress."""
+        """The scanner's addresses: when it visits the watchdog's count, it begins with the word that is always 0 if
+        there was progress."""
         layout = self._layout
-        watched = self.scanning == layout.watch_place
+        watched = self.scanning == layout.watch_index
         alive, restart = Signal(), Signal()  # progress since the last visit, and as the visit's read saw it
         m.d.sync += restart.eq(alive)
         with m.If(self.progress | ~self.run):

@@ -25,7 +25,7 @@ EXECUTING = (Unit.MATMUL, Unit.POST)
 
 _INDEX_BITS = 4
 _LAST_INDEX = (1 << _INDEX_BITS) - 1
-#: The scanner's place once it has visited the first counter: from here on, each is copied right after its visit.
+#: The scanner's index once it has visited the first counter: from here on, each is copied right after its visit.
 _AFTER_FIRST = 1
 #: What is kept of a header.
 _HEADER = data.StructLayout({"wait": len(Unit), "signal": len(Unit), "mark": 1})
@@ -80,7 +80,7 @@ class _State:
         self.unit = Signal(Unit)  #: for which; POST and the sequencer share a header, as END is alone
         self.code = Signal(_CODE_BITS)  #: of the error
         self.error = Signal()
-        self.place = Signal(range(layout.trace_words + 1))  #: of the trace's next word
+        self.trace_word = Signal(range(layout.trace_words + 1))  #: index of the next one
 
     @property
     def idle(self) -> Value:
@@ -111,7 +111,7 @@ class Sequencer(Component):
     start, abort, timeout: In(1)
         From the registers: in a cycle of ``step.commit`` while ``step.idle``.
     scanning: In(3)
-        The scanner's place.
+        Index of the word that the scanner visits.
     fetch: Out(ProgramFetch)
         The program.
     matmul, post: Out(UnitControl)
@@ -158,9 +158,9 @@ class Sequencer(Component):
         now, controls = state.now, (self.matmul, self.post)
         for unit, control in enumerate(controls):
             m.d.comb += [
-                control.word.eq(fetcher.word),
-                control.word_index.eq(state.index),
-                control.word_valid.eq(now[_Step.WORDS] & fetcher.valid & (state.unit == unit)),
+                control.words.payload.word.eq(fetcher.o.payload.word),
+                control.words.payload.index.eq(state.index),
+                control.words.valid.eq(now[_Step.WORDS] & fetcher.o.valid & (state.unit == unit)),
             ]
             with m.If(control.done):
                 m.d.sync += state.finished[unit].eq(1)
@@ -170,7 +170,7 @@ class Sequencer(Component):
             self.matmul.opcode.eq(Opcode.MATMUL),
             self.post.opcode.eq(Cat(state.variant, Const(Opcode.POST >> VARIANT_BITS, OPCODE_BITS - VARIANT_BITS))),
             self.wait_token.eq(state.pending[Unit.MATMUL] & ~state.check[Unit.MATMUL]),
-            self.moved.eq((now[_Step.WORDS] & fetcher.valid) | Cat(control.start | control.done for control in controls).any()),
+            self.moved.eq((now[_Step.WORDS] & fetcher.o.valid) | Cat(control.start | control.done for control in controls).any()),
             fetcher.start_address.eq(self.step.data),
             self.unit_reset.eq(now[_Step.FLUSH] & state.error),
         ]
@@ -190,14 +190,14 @@ class Sequencer(Component):
     def _build_memory(self, m: Module, state: _State, fetcher: Fetcher) -> None:
         """What each step does with the memory; nothing in those not listed."""
         layout, step, now = self._layout, self.step, state.now
-        room = state.place != layout.trace_words
+        room = state.trace_word != layout.trace_words
         fetching = layout.instruction + Unit.SEQUENCER
         own = layout.instruction | state.unit
         taken = layout.tokens | Cat(state.unit, state.index[0])
         given = layout.tokens | Cat(state.index[:2], state.unit[0])
         flags = Cat(self.busy, self.done, state.error, Const(0, STATUS_ERROR_SHIFT - 3), state.code)
         cleared = {register & _LAST_INDEX for register in (layout.register("error_address"), layout.register("marks"))}
-        cleared |= {(layout.counters + place) & _LAST_INDEX for place in range(SCAN_LENGTH)}
+        cleared |= {(layout.counters + index) & _LAST_INDEX for index in range(SCAN_LENGTH)}
         counter, marks = layout.counters + state.index, layout.register("marks")
         # Read, write, what to add, and whether to write.
         uses: dict[_Step, tuple[Value | int, Value | int, Value | int, Value | int]] = {
@@ -211,8 +211,8 @@ class Sequencer(Component):
             # A count has 8 bits: to add 255 takes one.
             _Step.TAKE: (taken, taken, TOKEN_LIMIT, state.header("wait").bit_select(state.index[0], 1)),
             _Step.GIVE: (given, given, 1, state.header("signal")[0]),
-            _Step.MARK_ADDRESS: (own, state.place, 0, room),
-            _Step.MARK_COUNTERS: (counter, state.place, 0, room),
+            _Step.MARK_ADDRESS: (own, state.trace_word, 0, room),
+            _Step.MARK_COUNTERS: (counter, state.trace_word, 0, room),
             _Step.MARK_COUNT: (marks, marks, 1, 1),
             _Step.FAIL: (own, layout.register("error_address"), 0, 1),
         }
@@ -221,16 +221,16 @@ class Sequencer(Component):
             m.d.comb += port.eq(one_of((now[name], use[column]) for name, use in uses.items()))
         leaves = now[_Step.MARK_ADDRESS] & (self.scanning == _AFTER_FIRST)
         with m.If(now[_Step.LOAD]):
-            m.d.sync += state.place.eq(0)
+            m.d.sync += state.trace_word.eq(0)
         with m.Elif(step.commit & (leaves | now[_Step.MARK_COUNTERS]) & room):
-            m.d.sync += state.place.eq(state.place + 1)
+            m.d.sync += state.trace_word.eq(state.trace_word + 1)
 
     def _build_index(self, m: Module, state: _State, fetcher: Fetcher) -> None:
         """Count the repetitions of a step; in WORDS, the words."""
         words = state.now[_Step.WORDS]
-        with m.If(words & fetcher.valid):
+        with m.If(words & fetcher.o.valid):
             m.d.comb += state.again.eq(1)
-        with m.If(Mux(words, fetcher.valid, self.step.commit)):
+        with m.If(Mux(words, fetcher.o.valid, self.step.commit)):
             m.d.sync += state.index.eq(Mux(state.again, state.index + 1, 0))
 
     def _go(self, m: Module, state: _State, step: _Step, *, again: bool = False) -> None:
@@ -321,24 +321,24 @@ class Sequencer(Component):
         now = state.now
         with m.If(now[_Step.HEADER]):
             m.d.comb += fetcher.want.eq(~state.known)
-            with m.If(fetcher.valid):
-                m.d.sync += [state.kind.eq(fetcher.kind), state.known.eq(1)]
-            with m.If(state.known | fetcher.valid | fetcher.overrun):
+            with m.If(fetcher.o.valid):
+                m.d.sync += [state.kind.eq(fetcher.o.payload.kind), state.known.eq(1)]
+            with m.If(state.known | fetcher.o.valid | fetcher.overrun):
                 m.d.sync += state.overran.eq(fetcher.overrun)
                 self._go(m, state, _Step.DISPATCH)
             with m.Else():
                 self._go(m, state, _Step.HEADER)
-        header = data.View(HEADER, fetcher.word)
+        header = data.View(HEADER, fetcher.o.payload.word)
         with m.If(now[_Step.ISSUE]):
             m.d.comb += [fetcher.want.eq(state.known), fetcher.advance.eq(~state.kind.end)]
-            with m.If(fetcher.valid):
+            with m.If(fetcher.o.valid):
                 m.d.sync += state.known.eq(0)
                 for number, own in enumerate(state.headers):
                     with m.If(state.unit[0] == number):
                         m.d.sync += [own[name].eq(header[name]) for name in _HEADER.members]
                 with m.If(state.unit[0]):
                     m.d.sync += state.variant.eq(header.opcode)
-            with m.If(state.known & ~fetcher.valid):
+            with m.If(state.known & ~fetcher.o.valid):
                 self._go(m, state, _Step.ISSUE)
             with m.Elif(state.kind.end):
                 self._go(m, state, _Step.CHECK)

@@ -8,7 +8,7 @@ from systola_firmware.spec.memory_map import COUNTERS, MARK_WORDS, REGISTERS, re
 
 __all__ = ["SCAN_LENGTH", "StateLayout"]
 
-#: Words that the scanner visits in turn: counters in the order of their registers, except that at the place of the
+#: Words that the scanner visits in turn: counters in the order of their registers, except that instead of the
 #: first one that this engine never counts, it looks after the watchdog.
 SCAN_LENGTH = 8
 #: Words of the registers, rounded up to a power of two; as many follow for the sequencer.
@@ -36,13 +36,13 @@ class StateLayout:
         #: Words of the memory.
         self.words = self.internal + _BLOCK
         self.counters = self.register(f"counter_{next(iter(COUNTERS))}")
-        #: Of each counted event, its place in the scanner's round; and the place that is left for the watchdog.
-        self.scanned = {name: place for place, name in enumerate(COUNTERS) if name not in _ABSENT}
-        self.watch_place = list(COUNTERS).index(_ABSENT[0])
+        #: Of each counted event, its index in the scanner's round; and the index that is left for the watchdog.
+        self.scanned = {name: index for index, name in enumerate(COUNTERS) if name not in _ABSENT}
+        self.watch_index = list(COUNTERS).index(_ABSENT[0])
         if self.counters % SCAN_LENGTH or max(self.scanned.values()) >= SCAN_LENGTH or len(REGISTERS) > _BLOCK:
             raise ValueError("the registers' counters are not where a compact engine can scan them")
         #: A word that is always 0.
-        self.zero = self.counters + self.watch_place
+        self.zero = self.counters + self.watch_index
         #: Cycles without progress; differs from :attr:`zero` in one address bit.
         self.watchdog = self.zero + _BLOCK
         self.initial = [0] * self.words

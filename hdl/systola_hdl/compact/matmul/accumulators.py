@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
-from amaranth.lib import data
+from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
@@ -12,7 +12,10 @@ from systola_hdl.common.delay import delayed
 from systola_hdl.compact.interfaces import AccumulatorDrain
 from systola_hdl.compact.matmul.dot_array import DotArray
 
-__all__ = ["Accumulators"]
+__all__ = ["SUM_FLAGS", "Accumulators"]
+
+#: What a sum is: the first one of its position, the last one of its pass, or the last one of its job.
+SUM_FLAGS = data.StructLayout({"first": 1, "pass_last": 1, "job_last": 1})
 
 
 class Accumulators(Component):
@@ -27,10 +30,10 @@ class Accumulators(Component):
 
     Attributes
     ----------
-    valid, first, pass_last, job_last:
-        A sum comes in the next cycle, and what it is.
+    i:
+        A sum comes in the next cycle; :data:`SUM_FLAGS`.
     sums:
-        One a column.
+        That sum, one a column.
     free, claim:
         A half is free; ``claim`` in such a cycle takes one for the next job.
     drain:
@@ -44,17 +47,14 @@ class Accumulators(Component):
     #: Cycles from an accepted drain request to its data.
     drain_latency = 1
     #: Cycles that a drain request waits before it asks for a pause: each word that POST writes costs the array a
-    #: vector, and a drain in its place costs nothing.
+    #: vector, and a drain instead of that vector costs nothing.
     patience = 9
 
     def __init__(self, config: Config) -> None:
         self.config = config
         super().__init__(
             {
-                "valid": In(1),
-                "first": In(1),
-                "pass_last": In(1),
-                "job_last": In(1),
+                "i": In(stream.Signature(SUM_FLAGS, always_ready=True)),
                 "sums": In(data.ArrayLayout(signed(DotArray.sum_bits(config)), config.columns)),
                 "free": Out(1),
                 "claim": In(1),
@@ -73,26 +73,26 @@ class Accumulators(Component):
 
         # Cycle 0: the read. Cycle 1: the sum, added and written; a half is full when its last sum is.
         position, half, drained = Signal(range(self.config.accumulator_depth)), Signal(), Signal()
-        with m.If(self.valid):
-            m.d.sync += position.eq(Mux(self.pass_last, 0, position + 1))
-            m.d.sync += half.eq(half ^ self.job_last)
+        with m.If(self.i.valid):
+            m.d.sync += position.eq(Mux(self.i.payload.pass_last, 0, position + 1))
+            m.d.sync += half.eq(half ^ self.i.payload.job_last)
         reads = Signal()
         m.d.comb += [
-            reads.eq(self.valid & ~self.first),
+            reads.eq(self.i.valid & ~self.i.payload.first),
             read.en.eq(1),
             read.addr.eq(Mux(reads, Cat(position, half), Cat(self.drain.position, drained))),
             self.drain.ready.eq(~reads),
-            write.addr.eq(delayed(m, Cat(position, half), 1, "written_place")),
-            write.en.eq(delayed(m, self.valid, 1, "written", init=0)),
+            write.addr.eq(delayed(m, Cat(position, half), 1, "written_address")),
+            write.en.eq(delayed(m, self.i.valid, 1, "written", init=0)),
             self.drain.data.eq(read.data),
         ]
         m.d.sync += self.drain.data_valid.eq(self.drain.valid & self.drain.ready)
-        kept = delayed(m, self.first, 1, "kept")
+        kept = delayed(m, self.i.payload.first, 1, "kept")
         for column in range(columns):
             m.d.comb += write.data[column].eq(Mux(kept, self.sums[column], read.data[column] + self.sums[column]))
 
         claimed, full = Signal(range(3)), Signal(range(3))
-        filled = delayed(m, self.valid & self.job_last, 1, "filled", init=0)
+        filled = delayed(m, self.i.valid & self.i.payload.job_last, 1, "filled", init=0)
         m.d.comb += [self.free.eq(claimed != 2), self.drain.full.eq(full != 0)]
         m.d.sync += [
             claimed.eq(claimed + (self.claim & self.free) - self.drain.release),

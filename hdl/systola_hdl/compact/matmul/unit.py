@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Elaboratable, Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.spec.config import Config
@@ -25,9 +25,10 @@ __all__ = ["MatmulUnit"]
 class MatmulUnit(Component):
     """Executes MATMUL instructions, one at a time: see the instruction's text in ``docs/isa.md``.
 
-    One vector a cycle, as long as rows (``x_count``) and passes are not shorter than the walker and the loader take for
-    the next, and neither POST's accesses to the activation memory nor its drain come between. An instruction begins
-    some 15 cycles after ``start``; the check of ``x_count * y_count`` takes ``y_count`` of them, or more.
+    One vector a cycle, as long as rows (``x_count``) and passes are not shorter than the address generator and the
+    loader take for the next, and neither POST's accesses to the activation memory nor its drain come between. An
+    instruction begins some 15 cycles after ``start``; the check of ``x_count * y_count`` takes ``y_count`` of them, or
+    more.
 
     Attributes
     ----------
@@ -80,7 +81,7 @@ class MatmulUnit(Component):
             accumulators.sums.eq(array.sums),
             array.weights.eq(loader.tile),
             array.vector.eq(streamer.activation.data),
-            self.array_busy.eq(streamer.accepted),
+            self.array_busy.eq(streamer.vectors.valid),
             self.wait_weights.eq(streamer.wait_weights),
             self.wait_activations.eq(streamer.wait_activations),
             self.wait_post.eq(streamer.wait_post),
@@ -89,11 +90,11 @@ class MatmulUnit(Component):
         # before.
         to_array = ActivationMemory.read_latency
         to_sums = to_array + DotArray.latency - 1
-        flags = delayed(m, Cat(streamer.first_tile, streamer.pass_last, streamer.job_last), to_sums, "flags")
+        flags = delayed(m, streamer.vectors.payload.as_value(), to_sums, "flags")
         m.d.comb += [
             array.load.eq(delayed(m, streamer.pass_start, to_array, "load", init=0)),
-            accumulators.valid.eq(delayed(m, streamer.accepted, to_sums, "accepted", init=0)),
-            Cat(accumulators.first, accumulators.pass_last, accumulators.job_last).eq(flags),
+            accumulators.i.valid.eq(delayed(m, streamer.vectors.valid, to_sums, "accepted", init=0)),
+            accumulators.i.payload.eq(flags),
         ]
         self._build_decode(m, loader, streamer)
         return m
@@ -107,9 +108,8 @@ class MatmulUnit(Component):
         bad, product = Signal(), Signal(range(depth + (1 << len(x_count))))
         base, beyond, diagonal, recurrent = Signal.like(loader.base), Signal(), Signal(), Signal()
         m.d.comb += [
-            streamer.write_valid.eq(control.word_valid),
-            streamer.write_slot.eq(control.word_index),
-            streamer.write_word.eq(control.word),
+            streamer.words.valid.eq(control.words.valid),
+            streamer.words.payload.eq(control.words.payload),
             streamer.start.eq(control.start),
             streamer.recurrent.eq(recurrent),
             loader.diagonal.eq(diagonal),
@@ -118,10 +118,10 @@ class MatmulUnit(Component):
         ]
 
         def arrives(name: str) -> Value:
-            return control.word_valid & (control.word_index == word_of(Opcode.MATMUL, name))
+            return control.words.valid & (control.words.payload.index == word_of(Opcode.MATMUL, name))
 
         def field(name: str) -> Value:
-            return field_of(Opcode.MATMUL, name, control.word)
+            return field_of(Opcode.MATMUL, name, control.words.payload.word)
 
         with m.If(arrives("source")):
             m.d.sync += [diagonal.eq(field("diagonal")), recurrent.eq(field("recurrent"))]

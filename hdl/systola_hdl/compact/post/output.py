@@ -3,14 +3,16 @@ memory."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, EnableInserter, Module, Mux, Signal
+from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from systola_firmware.spec.config import Config
 from systola_hdl.compact.interfaces import ActivationWrite
-from systola_hdl.compact.post.requantizer import EXPONENT, Requantizer
+from systola_hdl.compact.post.layouts import FACTOR, FIELDS, VALUE
+from systola_hdl.compact.post.requantizer import Requantizer
 
 __all__ = ["Output"]
 
@@ -22,25 +24,24 @@ class Output(Component):
     is there, when a row begins, or on ``flush``; so a row that begins at a word's first byte costs one access for four
     outputs.
 
-    The queue holds :attr:`rows` addresses and does not look whether there is room: whoever pushes knows how many values
-    are under way.
+    The queue holds :attr:`capacity` addresses and does not look whether there is room: whoever pushes knows how many
+    values are under way.
 
-    For a fill, one value's result is kept instead (``keep``) and then written by ``fill``, up to four bytes a cycle.
+    For a fill, one value's result is kept instead (``keep``) and then written by ``fills``, up to four bytes a cycle.
 
     Attributes
     ----------
-    row_valid, row:
+    fields:
+        Of the instruction: :data:`~systola_hdl.compact.post.layouts.FIELDS`. With ``output.wide``, a value makes two
+        bytes, low byte first. Every row of a VECTOR is one byte, so nothing waits for another one.
+    rows:
         Address of a row, inside the memory, at least two cycles before its first value's transfer.
-    i_valid, i_ready, i_value, i_first, begins:
-        A value, the first of its row or not; see :class:`Requantizer`.
-    multiplier, exponent, is_double, is_single, zero_point, minimum, maximum, wide:
-        To the requantizer. With ``wide``, a value makes two bytes, low byte first.
-    single:
-        Every row is one byte, so it need not be waited for another. Constant.
+    i, begins, factor:
+        Values (:data:`~systola_hdl.compact.post.layouts.VALUE`) and their factors; see :class:`Requantizer`.
     keep, kept:
         The next result is not written but kept; it has been since ``keep`` rose.
-    fill_valid, fill_ready, fill, fill_word:
-        Write the kept byte at address ``fill``, or, if ``fill_word``, to the whole word there.
+    fills:
+        Addresses at which the kept byte is to be written, or, with ``fields.by_words``, to the whole word there.
     flush:
         Write what is gathered when nothing is under way, which must be so of values outside.
     outside:
@@ -52,35 +53,21 @@ class Output(Component):
     """
 
     #: Addresses that the queue holds.
-    rows = 16
+    capacity = 16
 
     def __init__(self, config: Config) -> None:
         self.config = config
         address_bits = ceil_log2(config.activation_bytes)
         super().__init__(
             {
-                "row_valid": In(1),
-                "row": In(address_bits),
-                "i_valid": In(1),
-                "i_ready": Out(1),
-                "i_value": In(signed(32)),
-                "i_first": In(1),
+                "fields": In(FIELDS),
+                "rows": In(stream.Signature(address_bits, always_ready=True)),
+                "i": In(stream.Signature(VALUE)),
                 "begins": Out(1),
-                "multiplier": In(31),
-                "exponent": In(EXPONENT),
-                "is_double": In(1),
-                "is_single": In(1),
-                "zero_point": In(signed(8)),
-                "minimum": In(signed(8)),
-                "maximum": In(signed(8)),
-                "wide": In(1),
-                "single": In(1),
+                "factor": In(FACTOR),
                 "keep": In(1),
                 "kept": Out(1),
-                "fill_valid": In(1),
-                "fill_ready": Out(1),
-                "fill": In(address_bits),
-                "fill_word": In(1),
+                "fills": In(stream.Signature(address_bits)),
                 "flush": In(1),
                 "outside": Out(1),
                 "idle": Out(1),
@@ -90,27 +77,29 @@ class Output(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        address_bits = len(self.row)
+        address_bits = len(self.rows.payload)
+        wide, fill = self.fields.output.wide, self.fills.payload
         flows = Signal()  # the requantizer may go on
         requantizer = Requantizer()
         m.submodules.requantizer = EnableInserter(flows)(requantizer)
-        for name in ("multiplier", "exponent", "is_double", "is_single", "zero_point", "minimum", "maximum", "wide"):
-            m.d.comb += getattr(requantizer, name).eq(getattr(self, name))
+        result = requantizer.o
         m.d.comb += [
-            requantizer.i_valid.eq(self.i_valid),
-            requantizer.i_value.eq(self.i_value),
-            self.i_ready.eq(requantizer.i_ready & flows),
+            requantizer.factor.eq(self.factor),
+            requantizer.output.eq(self.fields.output),
+            requantizer.i.valid.eq(self.i.valid),
+            requantizer.i.payload.eq(self.i.payload.value),
+            self.i.ready.eq(requantizer.i.ready & flows),
             self.begins.eq(requantizer.begins & flows),
         ]
         first = Signal(Requantizer.latency)  # beside the requantizer's pipeline
         with m.If(flows):
-            m.d.sync += first.eq(Cat(self.i_first, first))
+            m.d.sync += first.eq(Cat(self.i.payload.first, first))
         row_begins = Signal()
 
-        m.submodules.queue = queue = Memory(shape=address_bits, depth=self.rows, init=[])
+        m.submodules.queue = queue = Memory(shape=address_bits, depth=self.capacity, init=[])
         enter, leave = queue.write_port(), queue.read_port()
-        m.d.comb += [enter.en.eq(self.row_valid), enter.data.eq(self.row), leave.en.eq(1)]
-        m.d.sync += enter.addr.eq(enter.addr + self.row_valid)
+        m.d.comb += [enter.en.eq(self.rows.valid), enter.data.eq(self.rows.payload), leave.en.eq(1)]
+        m.d.sync += enter.addr.eq(enter.addr + self.rows.valid)
 
         # The byte to gather, and its address: the next one after the last byte's.
         second = Signal()  # byte of a wide result
@@ -125,42 +114,42 @@ class Output(Component):
             row_begins.eq(first[-1] & ~second),
             address.eq(Mux(row_begins, leave.data, last_address + 1)),
             beyond.eq(at_end & ~row_begins),
-            self.outside.eq(requantizer.o_valid & beyond & ~gathered & ~self.keep),
-            taken.eq(requantizer.o_valid & ~beyond & ~(gathered & (complete | row_begins)) & ~self.keep),
-            flows.eq(~requantizer.o_valid | self.keep | (taken & (~self.wide | second))),
+            self.outside.eq(result.valid & beyond & ~gathered & ~self.keep),
+            taken.eq(result.valid & ~beyond & ~(gathered & (complete | row_begins)) & ~self.keep),
+            flows.eq(~result.valid | self.keep | (taken & (~wide | second))),
         ]
-        byte = Mux(second, requantizer.o[8:], requantizer.o[:8])
+        byte = Mux(second, result.payload[8:], result.payload[:8])
         lanes = Signal(32)
         mask = Signal(4)
         written = Signal()
         m.d.comb += [
             gathered.eq(mask.any()),
             self.write.valid.eq(
-                self.fill_valid
-                | (gathered & (complete | (self.flush & ~requantizer.busy) | (requantizer.o_valid & (row_begins | beyond))))
+                self.fills.valid
+                | (gathered & (complete | (self.flush & ~requantizer.busy) | (result.valid & (row_begins | beyond))))
             ),
-            self.write.address.eq(Mux(self.keep, self.fill, last_address) >> 2),
+            self.write.address.eq(Mux(self.keep, fill, last_address) >> 2),
             self.write.data.eq(lanes),
             written.eq(self.write.valid & self.write.ready),
-            self.fill_ready.eq(self.write.ready),
+            self.fills.ready.eq(self.write.ready),
         ]
         with m.If(self.keep):
             for lane in range(4):
-                m.d.comb += self.write.mask[lane].eq(self.fill_word | (self.fill[:2] == lane))
+                m.d.comb += self.write.mask[lane].eq(self.fields.by_words | (fill[:2] == lane))
         with m.Else():
             m.d.comb += self.write.mask.eq(mask)
         with m.If(written):
             m.d.sync += [mask.eq(0), complete.eq(0)]
         with m.If(taken):
             m.d.sync += [last_address.eq(address), at_end.eq(address.all())]
-            m.d.sync += [complete.eq(self.single | (address[:2] == 3)), second.eq(self.wide & ~second)]
+            m.d.sync += [complete.eq(self.fields.is_vector | (address[:2] == 3)), second.eq(wide & ~second)]
             with m.If(row_begins):
                 m.d.sync += leave.addr.eq(leave.addr + 1)
         for lane in range(4):
-            with m.If((taken & (address[:2] == lane)) | (requantizer.o_valid & self.keep)):
+            with m.If((taken & (address[:2] == lane)) | (result.valid & self.keep)):
                 m.d.sync += lanes.word_select(lane, 8).eq(byte)
             with m.If(taken & (address[:2] == lane)):
                 m.d.sync += mask[lane].eq(1)
-        m.d.sync += self.kept.eq(self.keep & (self.kept | requantizer.o_valid))
+        m.d.sync += self.kept.eq(self.keep & (self.kept | result.valid))
         m.d.comb += self.idle.eq(~(requantizer.busy | gathered))
         return m

@@ -6,27 +6,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
 from systola_firmware.spec.isa import SHIFT_MAXIMUM
+from systola_hdl.compact.post.layouts import EXPONENT, FACTOR, MULTIPLIER_BITS, OUTPUT, RESULT_BITS
 
-__all__ = ["DIGITS", "EXPONENT", "IDENTITY_EXPONENT", "Requantizer"]
+__all__ = ["DIGITS", "IDENTITY_EXPONENT", "Requantizer"]
 
 #: Radix-4 digits of the value that are multiplied in a cycle, and their bits.
 DIGITS = 6
 _STEP_BITS = 2 * DIGITS
 #: Steps that an int32 takes, and a value of few enough bits.
 _LONG_STEPS, _SHORT_STEPS = 3, 2
-#: Bits of a multiplier (never negative), and of a partial sum.
-_MULTIPLIER_BITS = 31
-_SUM_BITS = _MULTIPLIER_BITS + _STEP_BITS + 1
-#: The exponent is what is missing to it: 6 - shift, 0 to 37.
-EXPONENT = range(64)
+#: Bits of a partial sum.
+_SUM_BITS = MULTIPLIER_BITS + _STEP_BITS + 1
 #: Exponent and multiplier 2^30 with SINGLE: the identity.
 IDENTITY_EXPONENT = SHIFT_MAXIMUM - 1
-#: Bits of a result before the clamp, and of the window with the bit that rounds.
-_RESULT_BITS = 16
-_WINDOW_BITS = _RESULT_BITS + 1
+#: Bits of the window around a result, with the bit that rounds.
+_WINDOW_BITS = RESULT_BITS + 1
 
 
 def _add(a: Value, b: Value, carry: Value, bits: int) -> Value:
@@ -85,22 +83,20 @@ class Requantizer(Component):
 
     Attributes
     ----------
-    i_valid, i_ready, i_value:
-        int32; it stays until the transfer, in the last of its cycles.
+    i:
+        Values, int32. A value takes two or three cycles, and its transfer is in the last of them.
     begins:
-        The first of its cycles.
-    multiplier, exponent:
-        Multiplier (0 or 2^30 to 2^31 - 1) and 6 - shift, from the cycle after ``begins`` until the next value's
-        ``begins``, both included.
-    is_double, is_single:
-        Rounding; neither means UP. Constant while values are inside, like the following.
-    zero_point, minimum, maximum, wide:
-        Output; if the range is empty, ``maximum`` is the result. With ``wide``, none of them matters, and the result is
-        int16.
+        The first of a value's cycles.
+    factor:
+        :data:`~systola_hdl.compact.post.layouts.FACTOR` of the value, from the cycle after ``begins`` until the next
+        value's ``begins``, both included.
+    output:
+        :data:`~systola_hdl.compact.post.layouts.OUTPUT`, constant while values are inside. If the range is empty,
+        ``maximum`` is the result.
     busy:
         A value is inside, after its transfer.
-    o_valid, o:
-        Result, for one cycle, :attr:`latency` cycles after the transfer of its value.
+    o:
+        Results, int8 in the low bits or int16, each :attr:`latency` cycles after the transfer of its value.
     """
 
     #: Cycles from a value's transfer to its result: digits, multiply, coarse, fine, clamp.
@@ -109,21 +105,12 @@ class Requantizer(Component):
     def __init__(self) -> None:
         super().__init__(
             {
-                "i_valid": In(1),
-                "i_ready": Out(1),
-                "i_value": In(signed(32)),
+                "i": In(stream.Signature(signed(32))),
                 "begins": Out(1),
-                "multiplier": In(_MULTIPLIER_BITS),
-                "exponent": In(EXPONENT),
-                "is_double": In(1),
-                "is_single": In(1),
-                "zero_point": In(signed(8)),
-                "minimum": In(signed(8)),
-                "maximum": In(signed(8)),
-                "wide": In(1),
+                "factor": In(FACTOR),
+                "output": In(OUTPUT),
                 "busy": Out(1),
-                "o_valid": Out(1),
-                "o": Out(_RESULT_BITS),
+                "o": Out(stream.Signature(RESULT_BITS, always_ready=True)),
             }
         )
 
@@ -135,31 +122,31 @@ class Requantizer(Component):
         total, total_valid, total_beyond, total_sign = self._build_sum(m, window)
         # cycle 5: clamped
         self._build_clamp(m, total, total_beyond, total_sign)
-        m.d.sync += self.o_valid.eq(total_valid)
-        m.d.comb += self.busy.eq(Cat(digits.multiplying, multiplied, window.found, total_valid, self.o_valid).any())
+        m.d.sync += self.o.valid.eq(total_valid)
+        m.d.comb += self.busy.eq(Cat(digits.multiplying, multiplied, window.found, total_valid, self.o.valid).any())
         return m
 
     def _build_digits(self, m: Module) -> _Digits:
         """Cycle 1: the step's digits, each as the choice of a multiple."""
-        value = self.i_value
-        shifts_left = Signal(3)  # places
+        value = self.i.payload
+        shifts_left = Signal(3)  # by how many bits
         step = Signal(range(_LONG_STEPS))
         short = Signal()
         # Twelve digits of -1 to 2 reach from -(4^12-1)/3 to twice that: bits 22 to 31 alike is enough.
         m.d.comb += [
             short.eq((value[22:] == 0) | value[22:].all()),
-            self.begins.eq(self.i_valid & (step == 0)),
-            self.i_ready.eq(self.i_valid & (step[1] | (step[0] & short))),
+            self.begins.eq(self.i.valid & (step == 0)),
+            self.i.ready.eq(self.i.valid & (step[1] | (step[0] & short))),
         ]
-        with m.If(self.i_valid):
-            m.d.sync += step.eq(Mux(self.i_ready, 0, step + 1))
+        with m.If(self.i.valid):
+            m.d.sync += step.eq(Mux(self.i.ready, 0, step + 1))
 
         # The top bits, as they are when the value has been shifted left and wrapped.
-        with m.If(~self.is_single & (self.exponent < SHIFT_MAXIMUM)):
-            m.d.comb += shifts_left.eq(SHIFT_MAXIMUM - self.exponent[:3])
+        with m.If(~self.output.is_single & (self.factor.exponent < SHIFT_MAXIMUM)):
+            m.d.comb += shifts_left.eq(SHIFT_MAXIMUM - self.factor.exponent[:3])
         top = Signal(8)
         wrapped_sign = Signal()
-        m.d.comb += wrapped_sign.eq(Cat(value[31 - place] for place in range(7)).bit_select(shifts_left, 1))
+        m.d.comb += wrapped_sign.eq(Cat(value[31 - bit] for bit in range(7)).bit_select(shifts_left, 1))
         m.d.comb += top.eq(value[24:])
         for bit in range(2, 8):
             with m.If(shifts_left > 7 - bit):
@@ -191,9 +178,9 @@ class Requantizer(Component):
             carry = following
         m.d.sync += [
             carry_register.eq(carry),
-            multiplying.eq(self.i_valid),
+            multiplying.eq(self.i.valid),
             first.eq(step == 0),
-            last.eq(self.i_ready),
+            last.eq(self.i.ready),
             was_short.eq(short),
             negative.eq(value[-1]),
         ]
@@ -203,34 +190,34 @@ class Requantizer(Component):
         """Cycle 2: the sum of the products so far."""
         choices, multiplying, first, negative = digits.choices, digits.multiplying, digits.first, digits.negative
         # cycle 2: multiplied; the lowest bit of each complement's negation is a carry into some sum
-        q = self.multiplier
+        q = self.factor.multiplier
         parts, ones = [], []
         for digit, choice in enumerate(choices):
-            part = Signal(signed(_MULTIPLIER_BITS + 2), name=f"part_{digit}")
-            for bit in range(_MULTIPLIER_BITS + 2):
-                once = q[bit] if bit < _MULTIPLIER_BITS else Const(0, 1)
-                twice = q[bit - 1] if 0 < bit <= _MULTIPLIER_BITS else Const(0, 1)
+            part = Signal(signed(MULTIPLIER_BITS + 2), name=f"part_{digit}")
+            for bit in range(MULTIPLIER_BITS + 2):
+                once = q[bit] if bit < MULTIPLIER_BITS else Const(0, 1)
+                twice = q[bit - 1] if 0 < bit <= MULTIPLIER_BITS else Const(0, 1)
                 m.d.comb += part[bit].eq(Mux(choice[1], Mux(choice[0], ~once, twice), choice[0] & once))
             parts.append(part)
             ones.append(choice.all())
         pairs = []
         for low in range(0, DIGITS, 2):
-            pair = Signal(signed(_MULTIPLIER_BITS + 5), name=f"pair_{low}")
+            pair = Signal(signed(MULTIPLIER_BITS + 5), name=f"pair_{low}")
             m.d.comb += pair.eq(Cat(parts[low][:2], _add(parts[low][2:].as_signed(), parts[low + 1], ones[low + 1], 34)))
             pairs.append(pair)
         product = pairs[0]
         for number, pair in enumerate(pairs[1:], 1):
-            place = 4 * number
-            bits_above = _MULTIPLIER_BITS + 5 + 1
-            total = Signal(signed(place + bits_above), name=f"product_{number}")
-            m.d.comb += total.eq(Cat(product[:place], _add(product[place:].as_signed(), pair, ones[2 * number], bits_above)))
+            low_bits = 4 * number
+            bits_above = MULTIPLIER_BITS + 5 + 1
+            total = Signal(signed(low_bits + bits_above), name=f"product_{number}")
+            m.d.comb += total.eq(Cat(product[:low_bits], _add(product[low_bits:].as_signed(), pair, ones[2 * number], bits_above)))
             product = total
         so_far = Signal(signed(_SUM_BITS))
         two_roundings = Signal()
         start = Signal(signed(32))
         m.d.comb += [
-            two_roundings.eq(~self.is_single & (self.exponent > SHIFT_MAXIMUM)),
-            start.eq(Cat(Const(0, 30), two_roundings, two_roundings & self.is_double & negative)),
+            two_roundings.eq(~self.output.is_single & (self.factor.exponent > SHIFT_MAXIMUM)),
+            start.eq(Cat(Const(0, 30), two_roundings, two_roundings & self.output.is_double & negative)),
         ]
         with m.If(multiplying):
             m.d.sync += so_far.eq(_add(Mux(first, start, so_far[_STEP_BITS:].as_signed()), product, ones[0], _SUM_BITS))
@@ -241,34 +228,34 @@ class Requantizer(Component):
         last, was_short = digits.last, digits.was_short
         # cycle 3: the window by eights, and whether all above it is sign
         multiplied = Signal()
-        places = Signal(EXPONENT)
+        window_shift = Signal(EXPONENT)
         m.d.sync += [
             multiplied.eq(last),
-            places.eq(self.exponent + Mux(was_short, _STEP_BITS, 0)),
+            window_shift.eq(self.factor.exponent + Mux(was_short, _STEP_BITS, 0)),
         ]
         wraps = Signal()  # SINGLE with a positive shift, three steps: bit 32 + exponent is the sign
-        m.d.sync += wraps.eq(self.is_single & (self.exponent < SHIFT_MAXIMUM) & ~was_short)
+        m.d.sync += wraps.eq(self.output.is_single & (self.factor.exponent < SHIFT_MAXIMUM) & ~was_short)
         sign = Signal()
         above = Signal(_SUM_BITS - 24)
         m.d.comb += [sign.eq(so_far[-1]), above.eq(so_far[24:])]
         with m.If(wraps):
-            m.d.comb += sign.eq(so_far[32:38].bit_select(places[:3], 1))
+            m.d.comb += sign.eq(so_far[32:38].bit_select(window_shift[:3], 1))
             for bit in range(1, 6):
-                with m.If(places[:3] < bit):
+                with m.If(window_shift[:3] < bit):
                     m.d.comb += above[8 + bit].eq(sign)
             m.d.comb += above[14:].eq(sign.replicate(_SUM_BITS - 38))
         coarse = Signal(_WINDOW_BITS + 7)
         extended = Cat(so_far, sign.replicate(2 * len(coarse)))
         for bit in range(len(coarse)):
-            near = Cat(extended[bit + 8 * eights] for eights in range(4)).bit_select(places[3:5], 1)
-            far = Mux(places[3], extended[bit + 40], extended[bit + 32])  # by 48 and more leaves the sign
-            m.d.sync += coarse[bit].eq(Mux(places[5], Mux(places[4], sign, far), near))
+            near = Cat(extended[bit + 8 * eights] for eights in range(4)).bit_select(window_shift[3:5], 1)
+            far = Mux(window_shift[3], extended[bit + 40], extended[bit + 32])  # by 48 and more leaves the sign
+            m.d.sync += coarse[bit].eq(Mux(window_shift[5], Mux(window_shift[4], sign, far), near))
         differs = Cat((group != sign.replicate(len(group))) for group in (above[:8], above[8:16], above[16:]))
-        eights_below = Cat(places[3:] <= eights for eights in range(3))
+        eights_below = Cat(window_shift[3:] <= eights for eights in range(3))
         found, fine, coarse_sign, beyond = Signal(), Signal(3), Signal(), Signal()
         m.d.sync += [
             found.eq(multiplied),
-            fine.eq(places[:3]),
+            fine.eq(window_shift[:3]),
             coarse_sign.eq(sign),
             beyond.eq((differs & eights_below).any()),
         ]
@@ -283,13 +270,13 @@ class Requantizer(Component):
         window = Signal(_WINDOW_BITS)
         m.d.comb += window.eq(coarse >> fine)
         lost = Cat((coarse[_WINDOW_BITS + bit] ^ coarse_sign) & (fine <= bit) for bit in range(7)).any()
-        total = Signal(signed(_RESULT_BITS + 2))
+        total = Signal(signed(RESULT_BITS + 2))
         total_valid, total_beyond, total_sign = Signal(), Signal(), Signal()
         rounded = _add(
             Cat(window[1:], coarse_sign).as_signed(),
-            Mux(self.wide, 0, self.zero_point).as_signed(),
+            Mux(self.output.wide, 0, self.output.zero_point).as_signed(),
             window[0],
-            _RESULT_BITS + 2,
+            RESULT_BITS + 2,
         )
         m.d.sync += [
             total_valid.eq(found),
@@ -300,13 +287,13 @@ class Requantizer(Component):
         return total, total_valid, total_beyond, total_sign
 
     def _build_clamp(self, m: Module, total: Signal, beyond: Signal, beyond_sign: Signal) -> None:
-        """``o`` from the sum, or from its sign alone if it is ``beyond``."""
+        """``o.payload`` from the sum, or from its sign alone if it is ``beyond``."""
         negative = Signal()
         fits = Signal()
         upper = total[7:]
         m.d.comb += [
             negative.eq(Mux(beyond, beyond_sign, total[-1])),
-            fits.eq(~beyond & Mux(self.wide, (upper[8:] == 0) | upper[8:].all(), (upper == 0) | upper.all())),
+            fits.eq(~beyond & Mux(self.output.wide, (upper[8:] == 0) | upper[8:].all(), (upper == 0) | upper.all())),
         ]
         low = Mux(fits, total[:7], (~negative).replicate(7))
         byte = Cat(low, negative).as_signed()  # saturated to 8 bits
@@ -314,12 +301,12 @@ class Requantizer(Component):
         # side.
         empty, below, above = Signal(), Signal(), Signal()
         clamped = Signal(signed(8))
-        m.d.sync += empty.eq(self.minimum > self.maximum)
+        m.d.sync += empty.eq(self.output.minimum > self.output.maximum)
         m.d.comb += [
-            below.eq(byte < self.minimum),
-            above.eq((byte > self.maximum) | (below & empty)),
-            clamped.eq(Mux(above, self.maximum, Mux(below, self.minimum, byte))),
+            below.eq(byte < self.output.minimum),
+            above.eq((byte > self.output.maximum) | (below & empty)),
+            clamped.eq(Mux(above, self.output.maximum, Mux(below, self.output.minimum, byte))),
         ]
         word_low = Mux(fits, total[:8], (~negative).replicate(8))
         word_high = Cat(Mux(fits, total[8:15], (~negative).replicate(7)), negative)
-        m.d.sync += self.o.eq(Cat(Mux(self.wide, word_low, clamped.as_unsigned()), word_high))
+        m.d.sync += self.o.payload.eq(Cat(Mux(self.output.wide, word_low, clamped.as_unsigned()), word_high))

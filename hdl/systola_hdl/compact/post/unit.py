@@ -13,10 +13,11 @@ from systola_firmware.spec.isa import ErrorCode
 from systola_hdl.common.memory_ports import ActivationRead, WeightRead
 from systola_hdl.compact.interfaces import AccumulatorDrain, ActivationWrite, UnitControl
 from systola_hdl.compact.post.instruction import Instruction
+from systola_hdl.compact.post.operands import Operands
 from systola_hdl.compact.post.output import Output
 from systola_hdl.compact.post.parameters import Parameters
 from systola_hdl.compact.post.values import Values
-from systola_hdl.compact.post.vector import Operands
+from systola_hdl.compact.post.weight_address import WeightAddress
 
 __all__ = ["PostUnit"]
 
@@ -26,6 +27,7 @@ class _Parts:
     """The unit's components."""
 
     instruction: Instruction
+    weight_address: WeightAddress
     parameters: Parameters
     values: Values
     operands: Operands
@@ -36,8 +38,9 @@ class _Parts:
 class _Progress:
     """Registers and wires of the instruction that runs.
 
-    ``position`` is that of the accumulators, ``reason`` the error so far; the others tell of the walker's item: the
-    last of its job, of its group (a position ago), of its block; ``idle``: nothing is under way.
+    ``position`` is that of the accumulators, ``reason`` the error so far. ``job_last``: the loops' item is the last of
+    its job; ``group_last``, ``block_last``: the item taken last was the last of its group or of the instruction.
+    ``idle``: nothing is under way.
     """
 
     position: Signal
@@ -92,15 +95,19 @@ class PostUnit(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         m.submodules.instruction = instruction = Instruction(self.config)
-        m.submodules.parameters = parameters = Parameters()
+        m.submodules.weight_address = weight_address = WeightAddress()
+        m.submodules.parameters = parameters = Parameters(self.config)
         m.submodules.values = values = Values(self.config)
         m.submodules.operands = operands = Operands(self.config)
         m.submodules.output = output = Output(self.config)
-        parts = _Parts(instruction, parameters, values, operands, output)
+        parts = _Parts(instruction, weight_address, parameters, values, operands, output)
+        connect(m, values.o, output.i)
+        connect(m, operands.o, values.operands)
+        connect(m, operands.read, flipped(self.activation_read))
         connect(m, output.write, flipped(self.activation_write))
         self._connect_parts(m, parts)
         self._connect_weights(m, parts)
-        outside = self._connect_reads(m, parts)
+        outside = self._connect_items(m, parts)
         run = self._build_progress(m, parts, *outside)
         with m.FSM():
             self._build_begin(m, parts, run)
@@ -110,7 +117,7 @@ class PostUnit(Component):
         return m
 
     def _connect_parts(self, m: Module, parts: _Parts) -> None:
-        """What the parts tell each other."""
+        """What the parts tell each other, but for their streams."""
         instruction, parameters, values, operands, output = (
             parts.instruction,
             parts.parameters,
@@ -118,161 +125,138 @@ class PostUnit(Component):
             parts.operands,
             parts.output,
         )
-        control = self.control
-        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
-        for component in (instruction, parameters):
+        fields = instruction.fields
+        for decoder in (instruction, parts.weight_address, parameters):
             m.d.comb += [
-                getattr(component, name).eq(getattr(control, name)) for name in ("word_valid", "word", "word_index", "opcode")
+                decoder.words.valid.eq(self.control.words.valid),
+                decoder.words.payload.eq(self.control.words.payload),
+                decoder.opcode.eq(self.control.opcode),
             ]
-        m.d.comb += instruction.start.eq(control.start)
-
+        for block in (parameters, values, operands, output):
+            m.d.comb += block.fields.eq(fields)
         m.d.comb += [
-            parameters.per_channel.eq(instruction.per_channel),
-            parameters.identity.eq(instruction.identity),
-            parameters.in_set.eq(is_post),
+            instruction.start.eq(self.control.start),
             parameters.next_channel.eq(values.taken),
             parameters.choose.eq(output.begins),
             values.bias.eq(parameters.bias),
-            values.is_post.eq(is_post),
-            values.takes_maximum.eq(instruction.takes_maximum),
-            values.operand.eq(operands.operand),
-            values.operand_valid.eq(operands.operand_valid),
-            values.operand_first.eq(operands.operand_first),
-            values.operand_last.eq(operands.operand_last),
-            values.accumulators.eq(self.drain.data),
-            values.o_ready.eq(output.i_ready),
-            output.i_valid.eq(values.o_valid),
-            output.i_value.eq(values.o),
-            output.i_first.eq(values.o_first),
-            output.single.eq(is_vector),
-            output.multiplier.eq(parameters.multiplier),
-            output.exponent.eq(parameters.exponent),
-            *(getattr(output, name).eq(getattr(instruction, name)) for name in ("is_double", "is_single", "wide")),
-            *(getattr(output, name).eq(getattr(instruction, name)) for name in ("zero_point", "minimum", "maximum")),
+            values.load.valid.eq(self.drain.data_valid),
+            values.load.payload.accumulators.eq(self.drain.data),
+            values.load.payload.columns.eq(
+                Mux(instruction.items.payload.last[2], fields.last_columns, self.config.columns),
+            ),
+            operands.values_taken.eq(values.taken & fields.is_vector),
+            operands.value_waits.eq(values.o.valid),
+            output.factor.eq(parameters.factor),
         ]
 
     def _connect_weights(self, m: Module, parts: _Parts) -> None:
-        """The weight memory's port: parameters or tables, and the address of the next parameter word."""
-        instruction, parameters, operands = parts.instruction, parts.parameters, parts.operands
-        config = self.config
-        is_vector = parts.instruction.is_vector
+        """The weight memory's port: of parameters or of tables; and the address of either."""
+        weight_address, parameters, operands = parts.weight_address, parts.parameters, parts.operands
+        fields = parts.instruction.fields
         m.d.comb += [
-            parameters.inside.eq(instruction.place < config.weight_words),
-            parameters.weights_ready.eq(self.weights.ready),
-            parameters.weights_data.eq(self.weights.data.as_value()),
-            parameters.weights_data_valid.eq(self.weights.data_valid),
-            instruction.advance.eq(parameters.moved),
-            operands.weights_ready.eq(self.weights.ready & is_vector),
-            operands.weights_data.eq(self.weights.data.as_value()),
-            operands.weights_data_valid.eq(self.weights.data_valid & is_vector),
-            self.weights.valid.eq(parameters.weights_valid | operands.weights_valid),
-            self.weights.address.eq(Mux(is_vector, operands.weights_address, instruction.place)),
+            weight_address.is_post.eq(fields.is_post),
+            weight_address.advance.eq(parameters.advance),
+            weight_address.table_number.eq(operands.table_number),
+            parameters.address.eq(weight_address.address),
+            operands.table_address.eq(weight_address.kept),
+            parameters.weights.ready.eq(self.weights.ready),
+            parameters.weights.data.eq(self.weights.data),
+            parameters.weights.data_valid.eq(self.weights.data_valid),
+            operands.weights.ready.eq(self.weights.ready & fields.is_vector),
+            operands.weights.data.eq(self.weights.data),
+            operands.weights.data_valid.eq(self.weights.data_valid & fields.is_vector),
+            self.weights.valid.eq(parameters.weights.valid | operands.weights.valid),
+            self.weights.address.eq(Mux(fields.is_vector, operands.weights.address, parameters.weights.address)),
         ]
 
-    def _connect_reads(self, m: Module, parts: _Parts) -> tuple[Signal, Signal]:
-        """The activation memory's read port, and where the loops are; whether source and destination are outside."""
-        instruction, values, operands, output = parts.instruction, parts.values, parts.operands, parts.output
-        walker = parts.instruction.walker
-        config = self.config
-        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
-        bits = ceil_log2(config.activation_bytes)
-        source = Mux(operands.second, walker.address[1], walker.address[0])
-        destination = Mux(is_post, walker.address[0], walker.address[2])
+    def _connect_items(self, m: Module, parts: _Parts) -> tuple[Signal, Signal]:
+        """Where the loops' item is read and written, as far as it does not depend on the state; whether source and
+        destination are outside."""
+        instruction, operands, output = parts.instruction, parts.operands, parts.output
+        fields, address = instruction.fields, instruction.items.payload.address
+        bits = ceil_log2(self.config.activation_bytes)
+        second = Signal()  # of a VECTOR's two sources, the next request is about the second
+        with m.If(operands.requests.ready):
+            m.d.sync += second.eq(fields.two_sources & ~second)
+        source = Mux(second, address[1], address[0])
+        destination = Mux(fields.is_post, address[0], address[2])
         source_outside, destination_outside = Signal(), Signal()
+        request = operands.requests.payload
         m.d.comb += [
             source_outside.eq(source[bits:].any()),
             destination_outside.eq(destination[bits:].any()),
-            operands.first.eq(instruction.first_tap),
-            operands.last.eq(instruction.last_tap),
-            operands.taps.eq(instruction.has_taps),
-            operands.two.eq(instruction.two_sources),
-            operands.table.eq(instruction.table),
-            operands.identity_maximum.eq(instruction.takes_maximum),
-            operands.values_taken.eq(values.taken & is_vector),
-            operands.value_waits.eq(values.o_valid),
-            operands.address.eq(source[:bits]),
-            self.activation_read.valid.eq(operands.read_valid),
-            self.activation_read.address.eq(operands.read_address),
-            operands.read_ready.eq(self.activation_read.ready),
-            operands.read_data.eq(self.activation_read.data.as_value()),
-            operands.read_data_valid.eq(self.activation_read.data_valid),
-            output.row.eq(destination[:bits]),
-            output.fill.eq(destination[:bits]),
-            output.fill_word.eq(instruction.by_words),
+            request.address.eq(source[:bits]),
+            request.second.eq(second),
+            request.first.eq(instruction.first_tap),
+            request.last.eq(instruction.last_tap),
+            output.rows.payload.eq(destination[:bits]),
+            output.fills.payload.eq(destination[:bits]),
         ]
         return source_outside, destination_outside
 
     def _build_progress(self, m: Module, parts: _Parts, source_outside: Signal, destination_outside: Signal) -> _Progress:
         """What is remembered of an instruction while it runs, and what does not depend on the state."""
-        instruction, values, operands, output = parts.instruction, parts.values, parts.operands, parts.output
-        walker = parts.instruction.walker
+        values, operands, output = parts.values, parts.operands, parts.output
         control = self.control
-        config = self.config
-        position = Signal(range(config.accumulator_depth + 1))
+        position = Signal(range(self.config.accumulator_depth + 1))
         reason = Signal(ErrorCode)
         job_last, group_last, block_last = Signal(), Signal(), Signal()
         idle = Signal()
         m.d.comb += [
-            idle.eq(~(values.occupied | values.o_valid | operands.under_way) & output.idle),
+            idle.eq(~(values.occupied | values.o.valid | operands.under_way) & output.idle),
             control.error_code.eq(reason),
             control.busy.eq(1),
             self.busy.eq(1),
-        ]
-
-        m.d.comb += [
             self.drain.position.eq(position),
-            values.columns.eq(Mux(walker.last[2], instruction.last_columns, config.columns)),
-            values.load.eq(self.drain.data_valid),
-            job_last.eq(walker.last[:2].all()),
-            instruction.table_number.eq(operands.table_number),
-            operands.table_place.eq(instruction.kept),
+            job_last.eq(parts.instruction.items.payload.last[:2].all()),
         ]
         return _Progress(position, reason, job_last, group_last, block_last, idle, source_outside, destination_outside)
 
     def _build_begin(self, m: Module, parts: _Parts, run: _Progress) -> None:
         """Wait for an instruction, refuse it or send it on its way; a TABLE only says where its tables are."""
-        instruction, parameters, operands = parts.instruction, parts.parameters, parts.operands
-        walker = parts.instruction.walker
-        control = self.control
-        config = self.config
-        is_post, is_vector = parts.instruction.is_post, parts.instruction.is_vector
-        table_end = Mux(instruction.tables[0], config.weight_words - 256, config.weight_words - 512)
+        instruction, weight_address, parameters, operands = (
+            parts.instruction,
+            parts.weight_address,
+            parts.parameters,
+            parts.operands,
+        )
+        fields, control, config = instruction.fields, self.control, self.config
+        table_end = Mux(fields.tables[0], config.weight_words - 256, config.weight_words - 512)
         with m.State("IDLE"):
             m.d.comb += [control.busy.eq(0), self.busy.eq(0)]
             m.d.sync += [run.position.eq(0), run.reason.eq(ErrorCode.NONE)]
             with m.If(control.start):
                 m.next = "BEGIN"
         with m.State("BEGIN"):
-            m.d.comb += walker.start.eq(~instruction.bad & (is_post | is_vector))
+            m.d.comb += instruction.begin.eq(~instruction.bad & (fields.is_post | fields.is_vector))
             with m.If(instruction.bad):
                 m.d.sync += run.reason.eq(ErrorCode.BAD_FIELD)
                 m.next = "ERROR"
-            with m.Elif(is_post):
-                m.d.comb += [parameters.load.eq(1), instruction.remember.eq(1)]
+            with m.Elif(fields.is_post):
+                m.d.comb += [parameters.load.eq(1), weight_address.remember.eq(1)]
                 m.next = "LOAD"
-            with m.Elif(is_vector):
+            with m.Elif(fields.is_vector):
                 m.next = "VECTOR"
-                with m.If(instruction.fills):
+                with m.If(fields.fills):
                     m.d.comb += operands.inject.eq(1)
                     m.next = "FILL"
             with m.Else():
                 m.next = "FINISH"
-                with m.If(instruction.place > table_end):
+                with m.If(weight_address.address > table_end):
                     m.d.sync += run.reason.eq(ErrorCode.WEIGHT_ADDRESS)
                 with m.Else():
-                    m.d.comb += instruction.set_table.eq(1)
+                    m.d.comb += weight_address.set_table.eq(1)
                     m.next = "TABLE"
 
         with m.State("TABLE"):  # the second one follows the first
-            m.d.comb += [instruction.set_table.eq(instruction.tables[1]), instruction.is_second_table.eq(1)]
+            m.d.comb += [weight_address.set_table.eq(fields.tables[1]), weight_address.is_second_table.eq(1)]
             m.next = "FINISH"
 
     def _build_post(self, m: Module, parts: _Parts, run: _Progress) -> None:
         """Position by position, as the array hands accumulators over."""
-        instruction, parameters, values, output = parts.instruction, parts.parameters, parts.values, parts.output
-        walker = parts.instruction.walker
-        config = self.config
-        all_last = walker.last.all()
+        parameters, values, output = parts.parameters, parts.values, parts.output
+        items, config = parts.instruction.items, self.config
+        all_last = items.payload.last.all()
         with m.State("LOAD"):
             with m.If(parameters.outside):
                 m.d.sync += run.reason.eq(ErrorCode.WEIGHT_ADDRESS)
@@ -283,7 +267,7 @@ class PostUnit(Component):
             with m.If(output.outside):
                 m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                 m.next = "ERROR"
-            with m.Elif(walker.o_valid):
+            with m.Elif(items.valid):
                 with m.If(run.position == config.accumulator_depth):
                     m.d.sync += run.reason.eq(ErrorCode.BAD_FIELD)
                     m.next = "FINISH"
@@ -299,10 +283,14 @@ class PostUnit(Component):
                 m.d.comb += [
                     parameters.restart.eq(1),
                     parameters.swap.eq(run.position == 0),
-                    output.row_valid.eq(1),
-                    walker.o_ready.eq(1),
+                    output.rows.valid.eq(1),
+                    items.ready.eq(1),
                 ]
-                m.d.sync += [run.position.eq(run.position + 1), run.group_last.eq(walker.last[2]), run.block_last.eq(all_last)]
+                m.d.sync += [
+                    run.position.eq(run.position + 1),
+                    run.group_last.eq(items.payload.last[2]),
+                    run.block_last.eq(all_last),
+                ]
                 m.next = "POSITION"
                 with m.If(run.job_last):
                     m.next = "RELEASE"
@@ -317,35 +305,36 @@ class PostUnit(Component):
                 m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                 m.next = "ERROR"
             with m.Elif(values.empties):
-                m.d.comb += [parameters.load.eq(1), instruction.recall.eq(run.group_last)]
+                m.d.comb += [parameters.load.eq(1), parts.weight_address.recall.eq(run.group_last)]
                 m.next = "LOAD"
 
     def _build_vector(self, m: Module, parts: _Parts, run: _Progress) -> None:
         """Tap by tap, or one value again and again."""
         instruction, operands, output = parts.instruction, parts.operands, parts.output
-        walker = parts.instruction.walker
-        all_last = walker.last.all()
+        items, requests, fills = instruction.items, operands.requests, output.fills
+        item_taken = requests.ready & (requests.payload.second | ~instruction.fields.two_sources)
+        all_last = items.payload.last.all()
         with m.State("VECTOR"):
-            m.d.comb += operands.valid.eq(walker.o_valid & ~run.source_outside & ~run.destination_outside)
-            with m.If(walker.o_valid & ~operands.valid):
+            m.d.comb += requests.valid.eq(items.valid & ~run.source_outside & ~run.destination_outside)
+            with m.If(items.valid & ~requests.valid):
                 m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                 m.next = "FINISH"
             m.d.comb += [
-                walker.o_ready.eq(operands.item_taken),
-                output.row_valid.eq(operands.item_taken & instruction.last_tap),
+                items.ready.eq(item_taken),
+                output.rows.valid.eq(item_taken & instruction.last_tap),
             ]
-            with m.If(walker.o_ready & all_last):
+            with m.If(items.ready & all_last):
                 m.next = "FINISH"
 
         with m.State("FILL"):  # the value is made once
             m.d.comb += output.keep.eq(1)
-            with m.If(output.kept & walker.o_valid):
-                m.d.comb += output.fill_valid.eq(~run.destination_outside)
-                m.d.comb += walker.o_ready.eq(output.fill_valid & output.fill_ready)
+            with m.If(output.kept & items.valid):
+                m.d.comb += fills.valid.eq(~run.destination_outside)
+                m.d.comb += items.ready.eq(fills.valid & fills.ready)
                 with m.If(run.destination_outside):
                     m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                     m.next = "FINISH"
-                with m.Elif(walker.o_ready & all_last):
+                with m.Elif(items.ready & all_last):
                     m.next = "FINISH"
 
     def _build_end(self, m: Module, parts: _Parts, run: _Progress) -> None:
@@ -353,7 +342,7 @@ class PostUnit(Component):
         values, operands, output = parts.values, parts.operands, parts.output
         control = self.control
         with m.State("FINISH"):
-            m.d.comb += output.flush.eq(~(values.occupied | values.o_valid | operands.under_way))
+            m.d.comb += output.flush.eq(~(values.occupied | values.o.valid | operands.under_way))
             with m.If(output.outside):
                 m.d.sync += run.reason.eq(ErrorCode.ACTIVATION_ADDRESS)
                 m.next = "ERROR"

@@ -139,7 +139,7 @@ def test_no_counter_is_read_in_the_cycle_in_which_it_is_written() -> None:
         ctx.set(dut.step.idle, 1)
         longest = 0
         for delay in range(1, VISIT_CYCLES + 1):
-            for name, place in LAYOUT.scanned.items():
+            for name, index in LAYOUT.scanned.items():
                 await ctx.tick().repeat(delay)
                 ctx.set(dut.host.valid, 1)
                 ctx.set(dut.host.address, LAYOUT.register(f"counter_{name}"))
@@ -149,7 +149,7 @@ def test_no_counter_is_read_in_the_cycle_in_which_it_is_written() -> None:
                     _, _, done, before = await ctx.tick().sample(dut.host.done, dut.scanning)
                     cycles += 1
                 ctx.set(dut.host.valid, 0)
-                assert written != place, (name, delay)
+                assert written != index, (name, delay)
                 longest = max(longest, cycles)
         assert longest <= 5  # put off once at most
 
@@ -206,7 +206,7 @@ def test_decoder(changes: dict[str, int]) -> None:
     bus = BusDriver(dut.bus)
     seen: list[tuple[str, int, int, int]] = []
     finished = False
-    places = {
+    destinations = {
         Region.REGISTERS: ("state", layout.registers),
         Region.PROGRAM: ("weight", config.weight_bytes // 4),
         Region.ACTIVATION: ("activation", 0),
@@ -233,7 +233,7 @@ def test_decoder(changes: dict[str, int]) -> None:
     async def bench(ctx: SimulatorContext) -> None:
         nonlocal finished
         expected = []
-        for region, (name, base) in places.items():
+        for region, (name, base) in destinations.items():
             size = region_bytes(config, region)
             for offset in (0, 4, size - 4):
                 word = base + offset // 4

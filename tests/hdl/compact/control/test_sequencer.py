@@ -138,7 +138,8 @@ class Bench:
                 *(
                     signal
                     for control in controls.values()
-                    for signal in (control.word_valid, control.word, control.word_index, control.start, control.opcode)
+                    for word in (control.words.payload,)
+                    for signal in (control.words.valid, word.word, word.index, control.start, control.opcode)
                 ),
             )
             if request:

@@ -97,11 +97,10 @@ def run(
         for number, operation in enumerate(operations):
             for index, word in enumerate(operation.encode()[1:]):
                 await ctx.tick().repeat(start_pause() + 1)
-                ctx.set(control.word_valid, 1)
-                ctx.set(control.word, word)
-                ctx.set(control.word_index, index)
+                ctx.set(control.words.valid, 1)
+                ctx.set(control.words.payload, {"word": word, "index": index})
                 await ctx.tick()
-                ctx.set(control.word_valid, 0)
+                ctx.set(control.words.valid, 0)
             await ctx.tick().repeat(start_pause() + 1)
             assert not ctx.get(control.busy)
             ctx.set(control.start, 1)
@@ -243,7 +242,7 @@ def cycles_of_rows(layer: Operation, walker: AddressGenerator) -> list[int]:
     counts = [layer[f"{loop}_count"] for loop in LOOPS]
     for index in itertools.product(*(range(count) for count in reversed(counts))):
         if index[-1] == 0 and cycles:
-            level = next(level for level, place in enumerate(index[::-1]) if place)
+            level = next(level for level, count in enumerate(index[::-1]) if count)
             now = max(now, row + walker.row_cycles(level))
         if index[-1] == 0:
             row = now
@@ -263,7 +262,7 @@ def test_convolutions_keep_array_busy(diagonal: int) -> None:
     outcome = run(bench, [layer], drain_pause=lambda: next(pauses))  # both halves are full by then
     check(bench, [layer], outcome)
     busy = outcome.events["array_busy"]
-    assert [cycle - busy[0] for cycle in busy] == cycles_of_rows(layer, bench.unit.streamer.walker)
+    assert [cycle - busy[0] for cycle in busy] == cycles_of_rows(layer, bench.unit.streamer.generator)
     assert len(busy) / (busy[-1] + 1 - busy[0]) > 0.97
     assert outcome.done == [busy[-1] + 1]
 
@@ -275,7 +274,7 @@ def test_fully_connected() -> None:
     outcome = run(bench, [layer])
     check(bench, [layer], outcome)
     gaps = {after - before for before, after in itertools.pairwise(outcome.events["array_busy"][:20])}
-    assert gaps == {max(bench.unit.streamer.walker.row_cycles(2), CONFIG.rows + 1)}
+    assert gaps == {max(bench.unit.streamer.generator.row_cycles(2), CONFIG.rows + 1)}
 
 
 def test_drain_pauses_the_array() -> None:

@@ -40,22 +40,22 @@ class Paced(Component):
         occupied = Signal()
         refused = Signal()  # an item came too early
         m.d.comb += [
-            requantizer.i_valid.eq(occupied),
-            requantizer.i_value.eq(item.value),
-            requantizer.is_double.eq(self.constants.rounding == Rounding.DOUBLE),
-            requantizer.is_single.eq(self.constants.rounding == Rounding.SINGLE),
-            *(getattr(requantizer, name).eq(self.constants[name]) for name in ("zero_point", "minimum", "maximum", "wide")),
-            self.o.valid.eq(requantizer.o_valid),
-            self.o.payload.result.eq(requantizer.o),
+            requantizer.i.valid.eq(occupied),
+            requantizer.i.payload.eq(item.value),
+            requantizer.output.is_double.eq(self.constants.rounding == Rounding.DOUBLE),
+            requantizer.output.is_single.eq(self.constants.rounding == Rounding.SINGLE),
+            *(requantizer.output[name].eq(self.constants[name]) for name in ("zero_point", "minimum", "maximum", "wide")),
+            self.o.valid.eq(requantizer.o.valid),
+            self.o.payload.result.eq(requantizer.o.payload),
             self.o.payload.refused.eq(refused),
         ]
         with m.If(requantizer.begins):
-            m.d.sync += [requantizer.multiplier.eq(item.multiplier), requantizer.exponent.eq(item.exponent)]
-        with m.If(requantizer.i_ready):
+            m.d.sync += [requantizer.factor.multiplier.eq(item.multiplier), requantizer.factor.exponent.eq(item.exponent)]
+        with m.If(requantizer.i.ready):
             m.d.sync += occupied.eq(0)
         with m.If(self.i.valid):
             m.d.sync += [item.eq(self.i.payload), occupied.eq(1)]
-            with m.If(occupied & ~requantizer.i_ready):
+            with m.If(occupied & ~requantizer.i.ready):
                 m.d.sync += refused.eq(1)
         return m
 
