@@ -57,6 +57,6 @@ class DoesNotFit(CompileError):
         self.what = what
         self.needed = needed
         self.available = available
-        place = f"{where} needs" if where else "the model needs"
+        subject = f"{where} needs" if where else "the model needs"
         follow = f": {advice}" if advice else ": choose a larger configuration"
-        super().__init__(f"{place} {needed} {unit} of {what} but there are {available}{follow}")
+        super().__init__(f"{subject} {needed} {unit} of {what} but there are {available}{follow}")

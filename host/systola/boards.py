@@ -22,7 +22,7 @@ class BoardState:
     clock_mhz:
         Of the engine.
     device:
-        What ``--device`` takes for it, with the serial port's usual name, or a PCIe card's place for example.
+        What ``--device`` takes for it, with the serial port's usual name, or a PCIe card's address for example.
     link:
         What the link runs over.
     state:

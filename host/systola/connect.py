@@ -31,7 +31,7 @@ _SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
 #: Processors on which a descriptor is in memory before the doorbell rings, without a barrier, which Python has not.
 _ORDERED = ("x86_64", "AMD64")
 
-_FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"
+_FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:ADDRESS'"
 
 
 def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None) -> Device:
@@ -129,10 +129,10 @@ def _open_golden(config: Config) -> Device:
     return _device(GoldenTransport(config))
 
 
-def _open_pcie(place: str, progress: Progress | None) -> Device:
+def _open_pcie(address: str, progress: Progress | None) -> Device:
     from systola.transports.pcie.transport import PcieTransport
 
-    kind, _, rest = place.partition(":")
+    kind, _, rest = address.partition(":")
     if kind == "golden":
         from systola.transports.pcie.simulated import GoldenFunction
 
@@ -140,14 +140,14 @@ def _open_pcie(place: str, progress: Progress | None) -> Device:
     if kind == "sim":
         return _open_pcie_simulation(_with_dma(rest), progress)
     if platform.machine() not in _ORDERED:
-        raise DeviceError(f"PCIe is for x86-64 only: on {platform.machine()}, stores to memory and to a device may change places")
-    from systola.transports.pcie.slot import VFIO_DRIVER, Slot
+        raise DeviceError(f"PCIe is for x86-64 only: on {platform.machine()}, stores to memory and to a device may be reordered")
+    from systola.transports.pcie.listed import VFIO_DRIVER, ListedFunction
     from systola.transports.pcie.sysfs import SysfsFunction
     from systola.transports.pcie.system import System
     from systola.transports.pcie.vfio import VfioFunction
 
-    slot = Slot(place, System())
-    return _device(PcieTransport(VfioFunction(slot) if slot.driver == VFIO_DRIVER else SysfsFunction(slot)))
+    listed = ListedFunction(address, System())
+    return _device(PcieTransport(VfioFunction(listed) if listed.driver == VFIO_DRIVER else SysfsFunction(listed)))
 
 
 def _device(transport: Transport) -> Device:

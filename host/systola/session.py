@@ -87,7 +87,7 @@ class Session:
 
     @property
     def outputs(self) -> tuple[Binding, ...]:
-        """The model's outputs as :meth:`run` returns them: a softmax that the driver runs is already in place."""
+        """The model's outputs as :meth:`run` returns them: where the driver runs a softmax, its output."""
         outputs = list(self.program.outputs)
         for step in self.program.softmax:
             outputs[step.output] = replace(
@@ -99,7 +99,8 @@ class Session:
         """Run the model.
 
         As many inputs as the program's ``batch`` go through the device at once; the last group is filled up if need be.
-        A stateful session goes on where it is: N stacked inputs are N consecutive pieces of one stream, run in order.
+        A stateful session goes on where it is: N stacked inputs are N consecutive intervals of one stream, run in
+        order.
 
         Parameters
         ----------
@@ -198,8 +199,8 @@ class Session:
             (binding.placement.start, np.stack([np.frombuffer(region, dtype=np.int8) for region in regions]))
             for binding, regions in zip(self.inputs, packed, strict=True)
         ]
-        places = [binding.placement for binding in self.program.outputs]
-        columns = self.device.transport.run_batch(inputs, [(place.start, place.size) for place in places])
+        placements = [binding.placement for binding in self.program.outputs]
+        columns = self.device.transport.run_batch(inputs, [(placement.start, placement.size) for placement in placements])
         if self.device.has_cycles:  # those of the last inference
             outcome = self.device.outcome()
             self.counters, self._marks = outcome.counters, outcome.marks
@@ -226,7 +227,7 @@ class Session:
         return raw
 
     def _pack_inputs(self, group: Group) -> list[bytes]:
-        """The regions of the inputs for the inferences of ``group``; the places of absent ones hold zero points."""
+        """The regions of the inputs for the inferences of ``group``; missing ones are filled with zero points."""
         absent = [np.full(binding.shape, binding.zero_point, np.int8) for binding in self.inputs]
         filled = group + [absent] * (self.program.batch - len(group))
         return [binding.pack(column) for binding, column in zip(self.inputs, zip(*filled, strict=True), strict=True)]

@@ -58,7 +58,7 @@ def test_a_cable_that_is_pulled_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("ulx3s-85f", "'ulx3s-85f' is not a device: say 'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:PLACE'"),
+        ("ulx3s-85f", "'ulx3s-85f' is not a device: say 'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:ADDRESS'"),
         ("usb:0", "'usb:0' is not a device"),
         ("golden:nonesuch", "unknown preset 'nonesuch': choose one of .*ulx3s-85f"),
         ("sim:nonesuch", "unknown preset 'nonesuch'"),

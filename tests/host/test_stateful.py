@@ -24,7 +24,7 @@ from systola_sim.golden.graph_model import evaluate
 from systola_sim.golden.lstm_layer import LstmStates
 
 CONFIG = preset("tiny-4x4")
-PIECES = 5
+INTERVALS = 5
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def device() -> systola.Device:
     return systola.open("golden:tiny-4x4")
 
 
-def pieces(graph: Graph, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-128, 128, (PIECES, *graph.inputs[0].shape), dtype=np.int8)
+def intervals(graph: Graph, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-128, 128, (INTERVALS, *graph.inputs[0].shape), dtype=np.int8)
 
 
 def streamed(graph: Graph, stream: np.ndarray) -> tuple[np.ndarray, dict[str, LstmStates]]:
-    """The graph's own answers to consecutive pieces, and the states after the last."""
+    """The graph's own answers to consecutive intervals, and the states after the last."""
     states: dict[str, LstmStates] = {}
-    return np.stack([evaluate(graph, [piece], states)[graph.outputs[0].name] for piece in stream]), states
+    return np.stack([evaluate(graph, [interval], states)[graph.outputs[0].name] for interval in stream]), states
 
 
 def check_states(session: systola.Session, states: dict[str, LstmStates]) -> None:
@@ -63,11 +63,11 @@ def check_states(session: systola.Session, states: dict[str, LstmStates]) -> Non
         np.testing.assert_array_equal(values, expected)
 
 
-def test_stacked_inputs_are_pieces_of_one_stream(
+def test_stacked_inputs_are_intervals_of_one_stream(
     device: systola.Device, graph: Graph, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GoldenTransport, "run_batch", lambda *_: pytest.fail("a stream is no batch"))
-    stream = pieces(graph)
+    stream = intervals(graph)
     expected, states = streamed(graph, stream)
     session = device.load(program, stateful=True, verify=True)
     np.testing.assert_array_equal(session.run(stream), expected)
@@ -76,14 +76,14 @@ def test_stacked_inputs_are_pieces_of_one_stream(
     np.testing.assert_array_equal(np.concatenate([session.run(stream[:2]), session.run(stream[2:])]), expected)
     check_states(session, states)
     session.reset()
-    for piece, answer in zip(stream, expected, strict=True):
-        np.testing.assert_array_equal(session.run(piece), answer)
+    for interval, answer in zip(stream, expected, strict=True):
+        np.testing.assert_array_equal(session.run(interval), answer)
     assert not np.array_equal(session.run(stream[0]), expected[0])
 
 
 def test_a_reset_writes_the_initial_states(device: systola.Device, graph: Graph, program: Program) -> None:
     session = device.load(program)
-    session.run(pieces(graph))
+    session.run(intervals(graph))
     session.reset()
     for name, values in session.states().items():
         layer = next(layer for layer in graph.layers if layer.name == name.rsplit(" ", 1)[0])
@@ -92,16 +92,16 @@ def test_a_reset_writes_the_initial_states(device: systola.Device, graph: Graph,
 
 def test_without_states_every_run_begins_anew(device: systola.Device, graph: Graph) -> None:
     session = device.load(compile_graph(graph, CONFIG))
-    stream = pieces(graph)
+    stream = intervals(graph)
     together = session.run(stream)
-    for piece, answer in zip(stream, together, strict=True):
-        np.testing.assert_array_equal(answer, evaluate(graph, [piece])[graph.outputs[0].name])
-        np.testing.assert_array_equal(session.run(piece), answer)
+    for interval, answer in zip(stream, together, strict=True):
+        np.testing.assert_array_equal(answer, evaluate(graph, [interval])[graph.outputs[0].name])
+        np.testing.assert_array_equal(session.run(interval), answer)
     assert session.states() == {}
 
 
 def test_looking_inside_does_not_disturb_the_stream(device: systola.Device, graph: Graph, program: Program) -> None:
-    stream = pieces(graph, 1)
+    stream = intervals(graph, 1)
     expected, states = streamed(graph, stream[:3])
     session = device.load(program)
     session.run(stream[:2])
@@ -109,7 +109,7 @@ def test_looking_inside_does_not_disturb_the_stream(device: systola.Device, grap
     session.run_until("lstm_0", stream[2])
     tensors = session.intermediates(stream[2])
     np.testing.assert_array_equal(tensors["lstm_1"], expected[2])
-    check_states(session, states)  # those after one run of the third piece
+    check_states(session, states)  # those after one run of the third interval
 
 
 def test_a_program_that_was_not_compiled_stateful_is_refused(device: systola.Device, graph: Graph, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_command_line_compiles_and_runs_a_stream(device: systola.Device, tmp
     model = lstm_model(2, steps=3)
     path, inputs, compiled = tmp_path / "stream.tflite", tmp_path / "x.npy", tmp_path / "stream.systola"
     path.write_bytes(model.data)
-    stream = np.random.default_rng(1).integers(-128, 128, (PIECES, *model.shapes[0]), dtype=np.int8)
+    stream = np.random.default_rng(1).integers(-128, 128, (INTERVALS, *model.shapes[0]), dtype=np.int8)
     np.save(inputs, stream)
     assert command("compile", path, "-o", compiled, "--stateful", "--preset", CONFIG.name) == 0
     answers = []
@@ -191,7 +191,7 @@ def test_a_recurrence_is_told_apart_from_the_product_with_the_inputs(graph: Grap
 def test_a_small_trace_memory_tells_layers_only(graph: Graph) -> None:
     config = CONFIG.replace(trace_marks=3)
     session = systola.Device(Traced(config)).load(compile_graph(graph, config))
-    session.run(pieces(graph)[0])
+    session.run(intervals(graph)[0])
     assert [layer.recurrence for layer in session.layers] == [{}, {}]
 
 

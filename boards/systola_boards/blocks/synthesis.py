@@ -69,11 +69,11 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
     yosys = find_tool("yosys")
     tools = [yosys]
 
-    def netlist_of(design: Component, place: Path) -> Any:
-        place.mkdir(exist_ok=True)
+    def netlist_of(design: Component, directory: Path) -> Any:
+        directory.mkdir(exist_ok=True)
         ports = {name: (value, None) for name, _flow, value in ports_of(design)}
         text = rtlil.convert(design, name="top", platform=platform_of(device.family), ports=ports, emit_src=False)
-        return synthesize(device, text, place, yosys, before=[HIDE_FIELDS])
+        return synthesize(device, text, directory, yosys, before=[HIDE_FIELDS])
 
     cells = netlist_of(blocks[block](config), folder).cells
     routed = None

@@ -49,14 +49,14 @@ class HardBlocks:
         Yosys' type of the cell.
     columns, rows:
         Where a group of sites begins.
-    places:
+    group:
         Each site of a group: its column from the group's beginning, and its name.
     """
 
     cell: str
     columns: tuple[int, ...]
     rows: tuple[int, ...]
-    places: tuple[tuple[int, str], ...]
+    group: tuple[tuple[int, str], ...]
 
     def sites(self) -> list[tuple[int, int, str]]:
         """Column, row and nextpnr's name of every site."""
@@ -64,7 +64,7 @@ class HardBlocks:
             (column + offset, row, f"X{column + offset}/Y{row}/{name}")
             for row in self.rows
             for column in self.columns
-            for offset, name in self.places
+            for offset, name in self.group
         ]
 
 
@@ -136,8 +136,8 @@ def _ecp5(
     return Device(
         name=name,
         family=Family.ECP5,
-        # Lattice FPGA-DS-02012, "ECP5 and ECP5-5G Family Data Sheet", table 1.1. A carry cell takes the place of two
-        # LUT4, a LUT memory that of four and of the two beside it that drive it.
+        # Lattice FPGA-DS-02012, "ECP5 and ECP5-5G Family Data Sheet", table 1.1. A carry cell uses up two
+        # LUT4; a LUT memory uses up four, and the two beside them, which drive it.
         resources=(
             Resource("LUT", luts, {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}),
             Resource("FF", luts, {"TRELLIS_FF": 1}),
@@ -247,8 +247,8 @@ DEVICES: dict[str, Device] = {
             name="GW2AR-18",
             family=Family.GOWIN,
             # Gowin DS226, "GW2AR series of FPGA Products Data Sheet", table 1-1: 20,736 LUT4, 15,552 flip-flops, 48
-            # multipliers 18 x 18, of which each is two of 9 x 9, 46 blocks of 18 Kbit. An adder bit takes the place of
-            # a LUT, a LUT memory that of four.
+            # multipliers 18 x 18, of which each is two of 9 x 9, 46 blocks of 18 Kbit. An adder bit uses up one
+            # LUT, a LUT memory four.
             resources=(
                 Resource("LUT", 20_736, {"LUT": 1, "ALU": 1, "RAM16S": 4, "ALU54D": 0}),
                 Resource("FF", 15_552, {"DFF": 1}),

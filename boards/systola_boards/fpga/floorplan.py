@@ -141,17 +141,17 @@ class _Annealing:
     ) -> None:
         self.random = np.random.default_rng(seed)
         self.kinds = kinds.tolist()
-        self.places = [np.array(some, dtype=np.int64).reshape(-1, 2) for some in sites]
+        self.coordinates = [np.array(some, dtype=np.int64).reshape(-1, 2) for some in sites]
         self.others = [np.flatnonzero(row) for row in pulls]
         self.pulls = [row[others] for row, others in zip(pulls, self.others, strict=True)]
-        reach = int(max(places.max(initial=0) for places in self.places))
+        reach = int(max(coordinates.max(initial=0) for coordinates in self.coordinates))
         self.costs: NDArray[np.int64] = np.rint(np.arange(2 * reach + 2) ** 1.5 * 8).astype(np.int64)
-        self.at = [np.full(len(places), -1, dtype=np.int64) for places in self.places]
+        self.at = [np.full(len(coordinates), -1, dtype=np.int64) for coordinates in self.coordinates]
         self.site = np.zeros(len(kinds), dtype=np.int64)
         self.position = np.zeros((len(kinds), 2), dtype=np.int64)
-        for kind, places in enumerate(self.places):
+        for kind, coordinates in enumerate(self.coordinates):
             members = np.flatnonzero(kinds == kind)
-            for block, site in zip(members, self.random.permutation(len(places)), strict=False):
+            for block, site in zip(members, self.random.permutation(len(coordinates)), strict=False):
                 self._put(int(block), int(site))
 
     def cost(self) -> int:
@@ -166,7 +166,7 @@ class _Annealing:
         for number in range(tries):
             block = int(random.integers(len(self.kinds)))
             kind = self.kinds[block]
-            site = self._wanted(block) if random.random() < 0.5 else int(random.integers(len(self.places[kind])))
+            site = self._wanted(block) if random.random() < 0.5 else int(random.integers(len(self.coordinates[kind])))
             if site == self.site[block]:
                 continue
             change = self._change(block, site)
@@ -179,7 +179,7 @@ class _Annealing:
 
     def _put(self, block: int, site: int) -> None:
         kind = self.kinds[block]
-        self.at[kind][site], self.site[block], self.position[block] = block, site, self.places[kind][site]
+        self.at[kind][site], self.site[block], self.position[block] = block, site, self.coordinates[kind][site]
 
     def _exchange(self, block: int, site: int) -> None:
         kind, left = self.kinds[block], int(self.site[block])
@@ -192,17 +192,17 @@ class _Annealing:
     def _change(self, block: int, site: int) -> int:
         """What the exchange would add to the cost."""
         kind = self.kinds[block]
-        here, there, other = self.position[block], self.places[kind][site], int(self.at[kind][site])
+        here, there, other = self.position[block], self.coordinates[kind][site], int(self.at[kind][site])
         change = self._cost(block, there, other) - self._cost(block, here, other)
         if other >= 0:
             change += self._cost(other, here, block) - self._cost(other, there, block)
         return change
 
-    def _cost(self, block: int, place: NDArray[np.int64], without: int) -> int:
-        """Of all pairs with ``block`` if it were at ``place``, but for that with ``without``, which keeps its
-        distance."""
+    def _cost(self, block: int, position: NDArray[np.int64], without: int) -> int:
+        """Cost of all pairs with ``block`` if it were at ``position``. The pair with ``without`` is left out, because
+        its distance stays the same; -1 leaves out none."""
         others = self.others[block]
-        costs = self.pulls[block] * self.costs[np.abs(self.position[others] - place).sum(axis=1)]
+        costs = self.pulls[block] * self.costs[np.abs(self.position[others] - position).sum(axis=1)]
         return int(costs.sum() if without < 0 else costs[others != without].sum())
 
     def _wanted(self, block: int) -> int:
@@ -210,4 +210,4 @@ class _Annealing:
         kind, pulls = self.kinds[block], self.pulls[block]
         middle = (pulls @ self.position[self.others[block]]) // max(int(pulls.sum()), 1)
         aim = middle + self.random.integers(-20, 21, 2)
-        return int(np.abs(self.places[kind] - aim).sum(axis=1).argmin())
+        return int(np.abs(self.coordinates[kind] - aim).sum(axis=1).argmin())

@@ -18,7 +18,7 @@ __all__ = ["HIDE_FIELDS", "Netlist", "Routed", "Wish", "best", "pack", "place_an
 # comparator and a bypass stand behind every block RAM.
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
 
-# A signal with the attribute `keep` is one of several registers that hold the same for different places of the chip.
+# A signal with the attribute `keep` is one of several registers with the same value in different parts of the chip.
 # Amaranth gives the attribute to the wire; Yosys looks for it at the cell when it merges equal ones.
 _KEPT_REGISTERS = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
 

@@ -239,8 +239,8 @@ _BEHIND_INITIAL_STATES = OutputMemory(lead=lambda layer: lead_rows(layer) * laye
 class Lstm(Layer, border=no_border, memory=_BEHIND_INITIAL_STATES, batch=_lstm_batch, on_device=True):
     """UNIDIRECTIONAL_SEQUENCE_LSTM: int8 activations, int16 cell state, no peephole, projection or layer norm.
 
-    The input is ``(batch, time, features)``, or ``(time, batch, features)`` if ``time_major``; the output likewise with
-    ``hidden`` in place of features. Gates are in the order input, forget, cell, output. Per gate ``k``, for each time
+    The input is ``(batch, time, features)``, or ``(time, batch, features)`` if ``time_major``; the output likewise,
+    with ``hidden`` as its last axis. Gates are in the order input, forget, cell, output. Per gate ``k``, for each time
     step::
 
         pre[k] = sat16(sat16(REQ(bias[k] + Σ (x - z_x)·W[k]; input_requantization[k]))

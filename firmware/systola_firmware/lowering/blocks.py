@@ -121,11 +121,11 @@ def cut_positions(axes: Sequence[Axis], work: Work, config: Config) -> list[Tili
     rows = min(sizes, key=lambda size: _block_cost(size, cut, work, config))
 
     full, remainder = divmod(cut.count, rows)
-    pieces = [(0, rows, cut.times(rows, full))]
+    parts = [(0, rows, cut.times(rows, full))]
     if remainder:
-        pieces.append((full * rows, remainder, ONE))
+        parts.append((full * rows, remainder, ONE))
     tilings = []
-    for first, count, blocks in pieces:
+    for first, count, blocks in parts:
         # The instruction has one loop over blocks: it takes the longer of the cut axis and the axis outside it.
         loops = [axis for axis in (*outer, blocks) if axis.count > 1] or [ONE]
         loops.sort(key=lambda axis: axis.count)
@@ -137,14 +137,14 @@ def cut_positions(axes: Sequence[Axis], work: Work, config: Config) -> list[Tili
             source = first * cut.source + sum(i * axis.source for i, axis in zip(indices, listed, strict=True))
             destination = first * cut.destination + sum(i * axis.destination for i, axis in zip(indices, listed, strict=True))
             for start in range(0, block.count, COUNT_LIMIT):
-                part = min(COUNT_LIMIT, block.count - start)
+                count_of_blocks = min(COUNT_LIMIT, block.count - start)
                 tilings.append(
                     Tiling(
                         source + start * block.source,
                         destination + start * block.destination,
                         x,
                         y,
-                        Axis(part, block.source, block.destination),
+                        Axis(count_of_blocks, block.source, block.destination),
                     )
                 )
     return tilings

@@ -9,12 +9,13 @@ Gates are interleaved over the columns: output channel ``4·unit + gate``, so th
    (``sharing.lead_rows``), zeros in the cells. A stateful program copies the kept hidden state there; its cells just
    stay.
 3. *Recurrence.* A MATMUL whose blocks are time steps reads the hidden states of the step before, an LSTM writes those
-   of the step and the cells. The hidden states are the layer's output: in place, whatever the order of batch and time.
+   of the step and the cells. The hidden states are the layer's output and are written where that lies, whatever the
+   order of batch and time.
 4. A stateful program copies the last hidden state away.
 
-If the input part of all steps is too large, 1 and 3 repeat for pieces of time. More sequences than accumulators take a
-pair of instructions for each part of the batch. Nothing else adds instructions: a recurrence is as long for one step as
-for thousands.
+If the input part of all steps is too large, 1 and 3 repeat for each interval of time. If there are more sequences than
+accumulators, each part of the batch takes a pair of instructions. Nothing else adds instructions: a recurrence is as
+long for one step as for thousands.
 """
 
 from __future__ import annotations

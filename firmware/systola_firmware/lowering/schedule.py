@@ -18,8 +18,8 @@ POST-unit instruction.
    given in program order, waits are taken in program order, each signal has exactly one wait, and the instruction
    waited for grows strictly from wait to wait: so the n-th wait takes the n-th signal. The producer's fills stand
    before its last instruction and are complete as well. A recurrent MATMUL waits so for its first time step: for the
-   fills that write the initial state, or for the LSTM of the piece of time before. Every later step waits for its own
-   LSTM by itself (ISA).
+   fills that write the initial state, or for the LSTM of the interval of time before. Every later step waits for its
+   own LSTM by itself (ISA).
 2. *Write after read.* Can a POST-unit instruction W of layer i overwrite what a MATMUL M of layer j still reads or has
    yet to read? If M's POST or LSTM stands before W in the program, M has been drained and so has read everything.
    Otherwise j >= i. If j > i, M reads a buffer T. Either T was produced before layer i (or is an input or constant):
@@ -31,7 +31,7 @@ POST-unit instruction.
    steps for other sequences, and M's own. The POST writes the input part. LSTMs for other sequences write and M reads
    other rows. M's own LSTM, in its step t, writes the hidden states of step t, while M reads those of step t - 1, or of
    t when all of them are written. Initial states do not get in the way: those of the first sequences are in front of
-   the output, others in the place of the last step of the sequence before, and nothing of step 1 or later begins before
+   the output, others where the sequence before has its last step, and nothing of step 1 or later begins before
    step 0 has read them; a recurrence over one step has all of them in front.
 3. *Write after write.* Only the POST unit writes, in order. A MATMUL fills a half of the accumulators only after it was
    drained.

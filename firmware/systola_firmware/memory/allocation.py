@@ -31,22 +31,22 @@ class Buffer:
         return self.first <= other.last and other.first <= self.last
 
 
-def _place(order: Sequence[Buffer]) -> tuple[dict[str, int], int]:
+def _first_fit(order: Sequence[Buffer]) -> tuple[dict[str, int], int]:
     """Put each buffer at the lowest free address, in order. Return the addresses and the end of the highest."""
-    placed: list[tuple[int, int, Buffer]] = []
+    taken: list[tuple[int, int, Buffer]] = []
     starts: dict[str, int] = {}
     for buffer in order:
         address = 0
-        for start, end, other in placed:  # sorted by start
+        for start, end, other in taken:  # sorted by start
             if not buffer.meets(other) or end <= address:
                 continue
             if start - address >= buffer.size:
                 break
             address = end
         starts[buffer.name] = address
-        placed.append((address, address + buffer.size, buffer))
-        placed.sort(key=lambda entry: entry[:2])
-    return starts, max((end for _, end, _ in placed), default=0)
+        taken.append((address, address + buffer.size, buffer))
+        taken.sort(key=lambda entry: entry[:2])
+    return starts, max((end for _, end, _ in taken), default=0)
 
 
 def busiest_step(buffers: Sequence[Buffer]) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def allocate(buffers: Sequence[Buffer], capacity: int, step_names: Mapping[int, 
         sorted(buffers, key=lambda b: (b.first, -b.size)),
         sorted(buffers, key=lambda b: (-b.last, -b.size)),
     ]
-    results = [(*_place(order), order) for order in orders]
+    results = [(*_first_fit(order), order) for order in orders]
     starts, end, order = min(results, key=lambda result: result[1])
     generator = random.Random(0)
     for _ in range(ATTEMPTS):
@@ -82,7 +82,7 @@ def allocate(buffers: Sequence[Buffer], capacity: int, step_names: Mapping[int, 
             return starts
         changed = list(order)
         changed.insert(generator.randrange(len(changed)), changed.pop(generator.randrange(len(changed))))
-        new_starts, new_end = _place(changed)
+        new_starts, new_end = _first_fit(changed)
         if new_end <= end:  # equal too: a walk along the plateau
             starts, end, order = new_starts, new_end, changed
     if end <= capacity:

@@ -63,8 +63,8 @@ class TensorLayout:
         """Bytes from the start of the region to pixel (0, 0, 0)."""
         return self.border.top * self.row_pitch + self.border.left * self.pixel_pitch
 
-    def place(self, start: int, size: int) -> Placement:
-        """The placement at byte ``start`` in a region of ``size`` bytes, ``size`` at least :attr:`size`.
+    def placed_at(self, start: int, size: int) -> Placement:
+        """The placement of the tensor from byte ``start`` on, in ``size`` bytes, at least :attr:`size`.
 
         The region that the placement names begins and ends at multiples of 4, though ``start`` may be any byte of a
         buffer.

@@ -2,7 +2,7 @@
 
 An LSTM keeps int16 cell states, and for the time of its layer the *input part* of its preactivations: int16, for all
 time steps, ``8 · hidden`` bytes a step and sequence and so the largest buffer of many models. When it does not fit,
-time is cut into pieces that use one buffer after each other, as few of them as fit.
+time is cut into intervals, as few as possible, which use the same buffer one after the other.
 
 A stateful program keeps cell and last hidden states between runs: they have their own memory for the whole program.
 """
@@ -63,8 +63,8 @@ def input_part_row(layer: Lstm, config: Config) -> int:
     return 2 * config.columns * -(-GATES * layer.hidden // config.columns)
 
 
-def _piece(layer: Lstm, pieces: int) -> int:
-    return -(-layer.steps // pieces)
+def _interval(layer: Lstm, intervals: int) -> int:
+    return -(-layer.steps // intervals)
 
 
 def plan_memory(graph: Graph, config: Config, *, keep_tensors: bool = False, stateful: bool = False) -> Plan:
@@ -119,34 +119,34 @@ class _Planner:
                 self.requests.append(Buffer(_state(layer), round_up(states, config.rows), first, last))
 
     def plan(self) -> Plan:
-        """Addresses with as few pieces of time as fit."""
-        pieces = {index: self._fewest_pieces(index, layer) for index, layer in self.lstms.items()}
+        """Addresses, with the fewest intervals of time with which all fits."""
+        intervals = {index: self._fewest_intervals(index, layer) for index, layer in self.lstms.items()}
         while True:
-            inputs = {index: self._input_part(layer, pieces[index], index) for index, layer in self.lstms.items()}
+            inputs = {index: self._input_part(layer, intervals[index], index) for index, layer in self.lstms.items()}
             try:
                 starts = allocate([*self.requests, *inputs.values()], self.config.activation_bytes, self.names)
                 break
             except DoesNotFit:
                 # The sum of sizes fits, but no order of the buffers does: less of the largest input part.
-                larger = [index for index, layer in self.lstms.items() if _piece(layer, pieces[index]) > 1]
+                larger = [index for index, layer in self.lstms.items() if _interval(layer, intervals[index]) > 1]
                 if not larger:
                     raise
                 index = max(larger, key=lambda candidate: inputs[candidate].size)
-                pieces[index] = _next_pieces(self.lstms[index].steps, pieces[index])
-        return self._placed(starts, pieces, [*self.requests, *inputs.values()])
+                intervals[index] = _next_count(self.lstms[index].steps, intervals[index])
+        return self._assembled(starts, intervals, [*self.requests, *inputs.values()])
 
-    def _placed(self, starts: dict[str, int], pieces: dict[int, int], requests: list[Buffer]) -> Plan:
+    def _assembled(self, starts: dict[str, int], intervals: dict[int, int], requests: list[Buffer]) -> Plan:
         placements = {}
         for name, layout in self.layouts.items():
             share = self.shares[name]
             size = layout.size if share.offset else round_up(layout.size, self.config.rows)
-            placements[name] = layout.place(starts[share.buffer] + share.offset, size)
+            placements[name] = layout.placed_at(starts[share.buffer] + share.offset, size)
         lstms = {
             layer.output.name: LstmMemory(
                 input_part=starts[_input(layer)],
                 cell=starts[_cell(layer)],
                 state=starts[_state(layer)] if self.stateful else -1,
-                steps=_piece(layer, pieces[index]),
+                steps=_interval(layer, intervals[index]),
             )
             for index, layer in self.lstms.items()
         }
@@ -154,12 +154,13 @@ class _Planner:
         buffers = {name: share.buffer for name, share in self.shares.items()}
         return Plan(self.layouts, buffers, placements, lstms, self.stateful, used)
 
-    def _input_part(self, layer: Lstm, pieces: int, index: int) -> Buffer:
-        size = layer.batch * _piece(layer, pieces) * input_part_row(layer, self.config)
+    def _input_part(self, layer: Lstm, intervals: int, index: int) -> Buffer:
+        size = layer.batch * _interval(layer, intervals) * input_part_row(layer, self.config)
         return Buffer(_input(layer), round_up(size, self.config.rows), index, index)
 
-    def _fewest_pieces(self, index: int, layer: Lstm) -> int:
-        """The least number of pieces whose input part fits beside everything else that the layer needs."""
+    def _fewest_intervals(self, index: int, layer: Lstm) -> int:
+        """The least number of intervals such that the input part of one fits beside everything else that the layer
+        needs."""
         others = sum(request.size for request in self.requests if request.first <= index <= request.last)
         room = (self.config.activation_bytes - others) // (layer.batch * input_part_row(layer, self.config))
         steps = max(1, min(room, layer.steps, STEP_LIMIT))
@@ -191,9 +192,9 @@ class _Planner:
         return lives
 
 
-def _next_pieces(steps: int, pieces: int) -> int:
-    """The next number of pieces that makes a piece shorter."""
-    return -(-steps // (-(-steps // pieces) - 1))
+def _next_count(steps: int, intervals: int) -> int:
+    """The next larger number of intervals with which the longest of them is shorter."""
+    return -(-steps // (-(-steps // intervals) - 1))
 
 
 def _input(layer: Lstm) -> str:

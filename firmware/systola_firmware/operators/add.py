@@ -10,7 +10,7 @@ from systola_firmware.ir.tensor import Tensor
 from systola_firmware.lowering.context import Context
 from systola_firmware.lowering.stage import Stage
 from systola_firmware.lowering.vector import pixel_spans, vectors
-from systola_firmware.lowering.vector import reshaped as placed
+from systola_firmware.lowering.vector import reshaped as viewed
 from systola_firmware.numerics.quantization import add_parameters
 from systola_firmware.operators.family import Family, Operator
 from systola_firmware.operators.reshape import reshaped
@@ -81,7 +81,7 @@ def _sum(layer: Add, first: Placement, second: Placement, destination: Placement
         "multiplier": int(requantization.multiplier[0]),
         "shift": int(requantization.shift[0]),
     }
-    operands = [p if p.shape == destination.shape else placed(p, destination.shape) for p in (first, second)]
+    operands = [p if p.shape == destination.shape else viewed(p, destination.shape) for p in (first, second)]
     spans = pixel_spans(destination.shape, operands[0], operands[1], destination)
     return vectors((first.address, second.address, destination.address), spans, destination.shape[3], fields, config)
 

@@ -70,20 +70,20 @@ class Windows:
 
 
 def clip_windows(outputs: int, window: int, stride: int, before: int, size: int) -> list[Windows]:
-    """Cut an axis of ``outputs`` windows into pieces of equal windows. ``before`` is the border before the axis,
-    ``size`` its length."""
-    pieces: list[Windows] = []
+    """Cut an axis of ``outputs`` windows into ranges of windows with equally many taps. ``before`` is the border before
+    the axis, ``size`` its length."""
+    ranges: list[Windows] = []
     for output in range(outputs):
         start = max(0, output * stride - before)
         taps = min(size, output * stride - before + window) - start
-        if pieces and pieces[-1].taps == taps:
-            last = pieces[-1]
+        if ranges and ranges[-1].taps == taps:
+            last = ranges[-1]
             step = start - (last.start + (last.count - 1) * last.step)
             if last.count == 1 or step == last.step:
-                pieces[-1] = Windows(last.first, last.count + 1, last.start, step, taps)
+                ranges[-1] = Windows(last.first, last.count + 1, last.start, step, taps)
                 continue
-        pieces.append(Windows(output, 1, start, 0, taps))
-    return pieces
+        ranges.append(Windows(output, 1, start, 0, taps))
+    return ranges
 
 
 def average_multiplier(taps: int) -> tuple[int, int]:

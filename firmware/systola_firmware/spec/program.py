@@ -56,9 +56,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Binding:
-    """An input, output or intermediate tensor of the model and its place on the device.
+    """An input, output or intermediate tensor of the model and its placement on the device.
 
-    The place holds the tensors of all inferences that the program runs at once, side by side along ``batch_axis``.
+    The region of the placement holds the tensors of all inferences that the program runs at once, side by side along
+    ``batch_axis``.
     """
 
     name: str

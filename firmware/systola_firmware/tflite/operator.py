@@ -33,7 +33,7 @@ _PADDING_SAME, _PADDING_VALID = 0, 1
 
 
 def activation_tensor(tensor: FileTensor) -> Tensor:
-    """The graph's tensor for an activation of the model, or for a constant in an activation's place.
+    """The graph's tensor for an activation of the model, or for a constant that is used as one.
 
     Raises :class:`UnsupportedModel` for anything but a static int8 tensor with one scale and one zero point.
     """
@@ -124,7 +124,7 @@ class OperatorReader:
         return self._activations[tensor.index]
 
     def input(self, position: int = 0) -> Tensor:
-        """An activation (or a constant in the place of one)."""
+        """An activation (or a constant that is used as one)."""
         return self._activation(self._file_tensor(position))
 
     def output(self) -> Tensor:

@@ -39,10 +39,10 @@ app = typer.Typer(
 app.add_typer(pcie_app)
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite model or a compiled .systola program.")]
-DeviceOption = Annotated[str, typer.Option("--device", "-d", help="sim:PRESET, golden:PRESET, serial:PORT[@BAUD] or pcie:PLACE.")]
+DeviceOption = Annotated[str, typer.Option("--device", "-d", help="sim:PRESET, golden:PRESET, serial:PORT[@BAUD] or pcie:ADDRESS.")]
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="The engine's configuration; `systola info` lists them.")]
 StatefulOption = Annotated[
-    bool, typer.Option("--stateful", help="Recurrent layers continue from run to run: stacked inputs are pieces of one stream.")
+    bool, typer.Option("--stateful", help="Recurrent layers continue from run to run: stacked inputs are intervals of one stream.")
 ]
 BatchOption = Annotated[
     int, typer.Option("--batch", "-b", help="Inferences that run side by side and share each load of weights; costs memory.")

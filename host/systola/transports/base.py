@@ -54,8 +54,8 @@ class Transport(ABC):
 
     @abstractmethod
     def write(self, address: int, data: bytes) -> None:
-        """Write ``data``, a multiple of 4 bytes, to ``address``; when this returns, all is in place. Raises as
-        :meth:`read`."""
+        """Write ``data``, a multiple of 4 bytes, to ``address``; when this returns, the memory holds it. Raises
+        as :meth:`read` does."""
 
     @abstractmethod
     def close(self) -> None:

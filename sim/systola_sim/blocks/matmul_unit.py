@@ -48,7 +48,7 @@ def matmul_jobs(config: Config, operation: Operation, activations: Int8Array, we
         half = np.zeros((operation["y_count"] * operation["x_count"], config.columns), dtype=np.int64)
         for tile, chunk in enumerate(steps("k2", "k1", "k0")):
             matrix = weight_tile(config, operation, weights, group * tiles_per_group + tile).astype(np.int64)
-            for position, place in enumerate(steps("y", "x")):
-                vector = activations[(job + chunk + place + lanes) % config.activation_bytes]
+            for position, offset in enumerate(steps("y", "x")):
+                vector = activations[(job + chunk + offset + lanes) % config.activation_bytes]
                 half[position] += vector.astype(np.int64) @ matrix
         yield half.astype(np.int32)

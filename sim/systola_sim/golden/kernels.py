@@ -47,8 +47,8 @@ def _padded(x: Array, padding: Padding, value: int, channels: tuple[int, int] = 
 def _taps(
     x: Array, window: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[int, int, Array]]:
-    """For each place in the window, its row, its column and the pixels ``(n, *size, c)`` that it sees in ``x``, border
-    included."""
+    """For each tap of the window, its row, its column and the pixels ``(n, *size, c)`` of ``x`` (border included) that
+    it reads."""
     last = [(count - 1) * step + 1 for count, step in zip(size, stride, strict=True)]
     result = []
     for row in range(window[0]):

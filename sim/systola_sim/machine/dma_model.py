@@ -86,7 +86,7 @@ class DmaModel:
         """As :meth:`~systola_sim.machine.golden_board.GoldenBoard.read`, with the DMA region."""
         if address >> REGION_SHIFT != Region.DMA or not self.board.config.dma:
             return self.board.read(address, words)
-        return b"".join(self._register(place).to_bytes(4, "little") for place in range(address, address + 4 * words, 4))
+        return b"".join(self._register(word).to_bytes(4, "little") for word in range(address, address + 4 * words, 4))
 
     def _register(self, address: int) -> int:
         register = _OFFSETS.get(address - Region.DMA.base)
@@ -100,11 +100,11 @@ class DmaModel:
         if address >> REGION_SHIFT != Region.DMA or not self.board.config.dma:
             self.board.write(address, data)
             return
-        for place in range(0, len(data), 4):
-            register = _OFFSETS.get(address + place - Region.DMA.base)
+        for offset in range(0, len(data), 4):
+            register = _OFFSETS.get(address + offset - Region.DMA.base)
             if register is None:
-                raise BadAddressError(address + place)
-            value = int.from_bytes(data[place : place + 4], "little")
+                raise BadAddressError(address + offset)
+            value = int.from_bytes(data[offset : offset + 4], "little")
             if register.name in self._registers:
                 self._registers[register.name] = value
             elif register.name == "control" and value & DmaControl.RESET:

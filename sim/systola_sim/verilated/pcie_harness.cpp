@@ -55,9 +55,9 @@ class Board {
     void send(const uint8_t* bytes, size_t size, bool bar_hit) {
         Packet packet;
         packet.bar_hit = bar_hit;
-        for (size_t place = 0; place + 4 <= size; place += 4) {
-            packet.dwords.push_back(static_cast<uint32_t>(bytes[place]) << 24 | bytes[place + 1] << 16 | bytes[place + 2] << 8 |
-                                    bytes[place + 3]);
+        for (size_t offset = 0; offset + 4 <= size; offset += 4) {
+            packet.dwords.push_back(static_cast<uint32_t>(bytes[offset]) << 24 | bytes[offset + 1] << 16 | bytes[offset + 2] << 8 |
+                                    bytes[offset + 3]);
         }
         input_.push_back(std::move(packet));
         quiet_ = 0;
@@ -68,8 +68,8 @@ class Board {
         if (output_.empty()) return 0;
         const std::vector<uint32_t>& dwords = output_.front().dwords;
         const size_t size = 4 * dwords.size();
-        for (size_t place = 0; place < size && place < room; ++place) {
-            bytes[place] = static_cast<uint8_t>(dwords[place / 4] >> (24 - 8 * (place % 4)));
+        for (size_t offset = 0; offset < size && offset < room; ++offset) {
+            bytes[offset] = static_cast<uint8_t>(dwords[offset / 4] >> (24 - 8 * (offset % 4)));
         }
         output_.pop_front();
         return size;

@@ -1,8 +1,8 @@
 """A small root complex before the simulated gateware: the host's words, the device's accesses to memory, its
 interrupts.
 
-It is a partner for whole models, not a judge: it cuts completions at fixed places, and answers after a fixed time, in
-order.
+It is a partner for whole models, not a judge: it cuts completions at fixed addresses, and answers after a fixed time,
+in order.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ def _dwords(*words: int) -> bytes:
 
 
 def _request(kind: int, address: int, requester: int, tag: int, payload: bytes) -> bytes:
-    place = (address >> 32, address & 0xFFFF_FFFF) if address >> 32 else (address,)
+    address_words = (address >> 32, address & 0xFFFF_FFFF) if address >> 32 else (address,)
     kind |= _FOUR_DWORDS if address >> 32 else 0
-    return _dwords(kind << 24 | 1, requester << 16 | tag << 8 | 0xF, *place) + payload
+    return _dwords(kind << 24 | 1, requester << 16 | tag << 8 | 0xF, *address_words) + payload
 
 
 def read_request(address: int, requester: int, tag: int) -> bytes:

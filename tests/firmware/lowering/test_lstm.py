@@ -194,7 +194,7 @@ def test_many_random_graphs(config: Config) -> None:
 
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_time_is_cut_into_the_fewest_pieces_that_fit(batch: int, time_major: bool) -> None:
+def test_time_is_cut_into_the_fewest_intervals_that_fit(batch: int, time_major: bool) -> None:
     config, steps, hidden = preset("ulx3s-85f"), 23, 10
     graph = lstm_graph(4, batch=batch, steps=steps, hidden=hidden, time_major=time_major)
     whole = compile_graph(graph, config)
@@ -203,16 +203,16 @@ def test_time_is_cut_into_the_fewest_pieces_that_fit(batch: int, time_major: boo
     needed = batch * steps * row
     assert whole.activation_bytes_used >= needed
     rest = whole.activation_bytes_used - needed
-    for piece in (22, 8, 1):
-        pieces = -(-steps // piece)
-        small = config.replace(activation_bytes=rest + batch * piece * row)
-        program = check(graph, small, seed=piece)
+    for interval in (22, 8, 1):
+        intervals = -(-steps // interval)
+        small = config.replace(activation_bytes=rest + batch * interval * row)
+        program = check(graph, small, seed=interval)
         used = counts(program)
-        assert used[Opcode.LSTM] == pieces
+        assert used[Opcode.LSTM] == intervals
         (note,) = program.notes
-        assert note.startswith(f"lstm_0 runs in {pieces} pieces of at most {-(-steps // pieces)} time steps")
+        assert note.startswith(f"lstm_0 runs in {intervals} pieces of at most {-(-steps // intervals)} time steps")
         assert f"all {steps} needs {needed} bytes" in note
-        check(graph, small.replace(activation_bytes=small.activation_bytes + 4 * config.rows), stateful=True, seed=piece)
+        check(graph, small.replace(activation_bytes=small.activation_bytes + 4 * config.rows), stateful=True, seed=interval)
     tight = config.replace(activation_bytes=rest + batch * row - config.rows)
     with pytest.raises(DoesNotFit, match=r"layer lstm_0 needs \d+ bytes of activation memory but there are"):
         compile_graph(graph, tight)
@@ -243,7 +243,7 @@ def test_more_sequences_than_accumulators(time_major: bool, stateful: bool) -> N
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-def test_pieces_of_a_stream_are_one_long_sequence(time_major: bool) -> None:
+def test_intervals_of_a_stream_are_one_long_sequence(time_major: bool) -> None:
     """Four runs of a stateful program are one run over four times the steps, hidden and cell states too."""
     config = preset("ulx3s-85f")
     short = lstm_graph(8, batch=2, steps=3, time_major=time_major, layers=2)
@@ -251,14 +251,14 @@ def test_pieces_of_a_stream_are_one_long_sequence(time_major: bool) -> None:
     (x,) = [random_input(1, tensor) for tensor in long.inputs]
     axis = 0 if time_major else 1
     machine = Machine(compile_graph(short, config, stateful=True), config, Schedule.POST_FIRST, 0)
-    pieces = []
-    for piece in np.split(x, 4, axis):
-        machine.run([piece])
-        pieces.append(machine.tensor(machine.program.outputs[0]))
+    answers = []
+    for interval in np.split(x, 4, axis):
+        machine.run([interval])
+        answers.append(machine.tensor(machine.program.outputs[0]))
     whole = Machine(compile_graph(long, config, stateful=True), config, Schedule.MATMUL_FIRST, 1)
     whole.run([x])
-    assert np.array_equal(np.concatenate(pieces, axis), whole.tensor(whole.program.outputs[0]))
-    assert np.array_equal(np.concatenate(pieces, axis), evaluate(long, [x])[long.outputs[0].name])
+    assert np.array_equal(np.concatenate(answers, axis), whole.tensor(whole.program.outputs[0]))
+    assert np.array_equal(np.concatenate(answers, axis), evaluate(long, [x])[long.outputs[0].name])
     first, second = machine.states(), whole.states()
     assert list(first) == ["lstm_0 hidden", "lstm_0 cell", "lstm_1 hidden", "lstm_1 cell"]
     for name, state in first.items():
@@ -349,7 +349,7 @@ def test_no_step_writes_what_it_still_reads(steps: int, time_major: bool) -> Non
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_recurrence_waits_for_its_initial_state_and_its_pieces_for_each_other(layers: int) -> None:
+def test_the_recurrence_waits_for_its_initial_state_and_its_intervals_for_each_other(layers: int) -> None:
     config = preset("ulx3s-85f").replace(activation_bytes=1024 + 512 * layers)
     program = compile_graph(lstm_graph(12, steps=40, layers=layers), config)
     operations = operations_of(program)

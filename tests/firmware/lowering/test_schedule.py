@@ -119,7 +119,7 @@ def test_overlapping_instructions_never_share_bytes(config: Config) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize("stateful", [False, True])
 def test_overlapping_instructions_of_recurrent_layers_never_share_bytes(config: Config, stateful: bool) -> None:
-    """Random graphs, time cut into pieces, and batches cut into parts."""
+    """Random graphs, time cut into intervals, and batches cut into parts."""
     programs = [(compile_graph(random_lstm_graph(seed), config, stateful=stateful), config) for seed in range(30)]
     for time_major in (False, True):
         tight = config.replace(activation_bytes=1536)

@@ -46,7 +46,7 @@ def test_pitches_and_origin_count_the_border() -> None:
     layout = TensorLayout((2, 4, 5, 3), Padding(top=1, bottom=2, left=3, right=4), -7)
     assert (layout.pixel_pitch, layout.row_pitch, layout.image_pitch) == (3, 12 * 3, 7 * 36)
     assert layout.size == 2 * 7 * 36
-    placement = layout.place(100, 512)
+    placement = layout.placed_at(100, 512)
     assert placement.address == 100 + 36 + 9
     values = np.arange(2 * 4 * 5 * 3, dtype=np.int8)
     region = np.frombuffer(placement.pack(values), np.int8)

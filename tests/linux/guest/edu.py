@@ -12,7 +12,7 @@ from pathlib import Path
 from systola.errors import LinkError
 from systola.transports.pcie.binding import bind_steps, perform, unbind_steps
 from systola.transports.pcie.function import Buffer, PcieFunction
-from systola.transports.pcie.slot import Slot, find_slots
+from systola.transports.pcie.listed import ListedFunction, find_functions
 from systola.transports.pcie.sysfs import SysfsFunction
 from systola.transports.pcie.system import System
 from systola.transports.pcie.vfio import VfioFunction
@@ -108,22 +108,22 @@ def another_fault(before: int, word: str = "fault addr") -> bool:
     return False
 
 
-def another_process(slot: Slot, kind: type[PcieFunction]) -> None:
+def another_process(listed: ListedFunction, kind: type[PcieFunction]) -> None:
     child = os.fork()
     if child == 0:
-        os._exit(0 if "is in use by another program" in sentence(lambda: kind(slot)) else 1)  # type: ignore[call-arg]
+        os._exit(0 if "is in use by another program" in sentence(lambda: kind(listed)) else 1)  # type: ignore[call-arg]
     check("a second process is refused", os.waitpid(child, 0)[1] == 0)
 
 
-def with_vfio(slot: Slot) -> None:
-    perform(bind_steps(slot))
-    check("bound", slot.driver == "vfio-pci")
-    check("nothing is left to bind", bind_steps(slot) == [])
-    function = VfioFunction(slot)
+def with_vfio(listed: ListedFunction) -> None:
+    perform(bind_steps(listed))
+    check("bound", listed.driver == "vfio-pci")
+    check("nothing is left to bind", bind_steps(listed) == [])
+    function = VfioFunction(listed)
     registers(function)
     interrupt(function)
     buffer = memory(function)
-    another_process(slot, VfioFunction)
+    another_process(listed, VfioFunction)
     check("no fault so far", not faults("fault addr"))
     transfer(function, _INSIDE, _UNMAPPED, 256, _TO_MEMORY)
     check("the IOMMU stops a transfer to an unmapped address", another_fault(0, f"{_UNMAPPED:#x}"))
@@ -133,39 +133,39 @@ def with_vfio(slot: Slot) -> None:
     check("a released buffer is out of reach", another_fault(before))
     memory(function)
     function.close()
-    function = VfioFunction(slot)
+    function = VfioFunction(listed)
     memory(function)
     function.close()
-    perform(unbind_steps(slot))
-    check("given back", slot.driver is None)
+    perform(unbind_steps(listed))
+    check("given back", listed.driver is None)
 
 
-def with_sysfs(slot: Slot) -> None:
-    check("without an IOMMU vfio-pci cannot be used", "has no IOMMU group" in sentence(lambda: bind_steps(slot)))
-    function = SysfsFunction(slot)
+def with_sysfs(listed: ListedFunction) -> None:
+    check("without an IOMMU vfio-pci cannot be used", "has no IOMMU group" in sentence(lambda: bind_steps(listed)))
+    function = SysfsFunction(listed)
     registers(function)
     check("huge pages are asked for", "huge pages, and none is free" in sentence(lambda: function.allocate(8192)))
     Path("/proc/sys/vm/nr_hugepages").write_text("4")
-    another_process(slot, SysfsFunction)
+    another_process(listed, SysfsFunction)
     memory(function)
     function.close()
 
 
 def main() -> None:
     expected = Path("/proc/cmdline").read_text().split("expect=")[1].split()[0]
-    (slot,) = [slot for slot in find_slots(System()) if slot.identity == (0x1234, 0x11E8)]
-    check("BAR0's size is known before the device is opened", slot.bar_bytes == 1 << 20)
+    (listed,) = [listed for listed in find_functions(System()) if listed.identity == (0x1234, 0x11E8)]
+    check("BAR0's size is known before the device is opened", listed.bar_bytes == 1 << 20)
     if expected == "remapping":
-        check("the IOMMU is in the way of sysfs", "is behind an IOMMU" in sentence(lambda: SysfsFunction(slot)))
-        with_vfio(slot)
+        check("the IOMMU is in the way of sysfs", "is behind an IOMMU" in sentence(lambda: SysfsFunction(listed)))
+        with_vfio(listed)
     elif expected == "no-remapping":
-        perform(bind_steps(slot))
-        check("EPERM has its sentence", "does not remap interrupts" in sentence(lambda: VfioFunction(slot)))
+        perform(bind_steps(listed))
+        check("EPERM has its sentence", "does not remap interrupts" in sentence(lambda: VfioFunction(listed)))
         Path("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts").write_text("1")
-        VfioFunction(slot).close()
+        VfioFunction(listed).close()
         check("the advice in it works", True)
     else:
-        with_sysfs(slot)
+        with_sysfs(listed)
 
 
 main()

@@ -7,7 +7,7 @@ import numpy as np
 
 import systola
 from systola.errors import LinkError
-from systola.transports.pcie.slot import find_slots
+from systola.transports.pcie.listed import find_functions
 from systola.transports.pcie.system import System
 from systola_firmware.spec.pcie import DEVICE_ID, VENDOR_ID
 
@@ -19,10 +19,10 @@ def check(what: str, fact: bool) -> None:
 
 
 def main() -> None:
-    (slot,) = [slot for slot in find_slots(System()) if slot.identity == (VENDOR_ID, DEVICE_ID)]
+    (listed,) = [listed for listed in find_functions(System()) if listed.identity == (VENDOR_ID, DEVICE_ID)]
     Path("/proc/sys/vm/nr_hugepages").write_text("4")
     data = np.load("/guest/data.npz")
-    with systola.open(f"pcie:{slot.name}") as device:
+    with systola.open(f"pcie:{listed.name}") as device:
         check("the device is what it should be", device.config.name == str(data["preset"]))
         session = device.load("/guest/model.systola", verify=True)
         check("all memories hold what was written", True)
@@ -30,10 +30,10 @@ def main() -> None:
         print("COUNTERS", session.counters, flush=True)
         check("all inferences, several in flight", bool((session.run(data["x"]) == data["y"]).all()))
         try:
-            systola.open(f"pcie:{slot.name}")
+            systola.open(f"pcie:{listed.name}")
         except LinkError as error:
             check("a second one is refused", "is in use by another program" in str(error))
-    with systola.open(f"pcie:{slot.name}") as device:
+    with systola.open(f"pcie:{listed.name}") as device:
         answers = device.load("/guest/model.systola").run(data["x"])
         check("again, after it was closed", bool((answers == data["y"]).all()))
 

@@ -70,16 +70,16 @@ def test_the_state_after_every_step_equals_tflms(seed: int) -> None:
         np.testing.assert_array_equal(states[whole.name].cell[step], oracle.tensor(whole.cell_index))
 
 
-def test_a_sequence_in_pieces_is_the_sequence() -> None:
+def test_a_sequence_in_intervals_is_the_sequence() -> None:
     rng = np.random.default_rng(7)
     layer = random_lstm(rng, 5, 9)
-    whole, piece = import_tflite(lstm_model(layer, 2, 12)), import_tflite(lstm_model(layer, 2, 4))
+    whole, interval = import_tflite(lstm_model(layer, 2, 12)), import_tflite(lstm_model(layer, 2, 4))
     x = rng.integers(-128, 128, (2, 12, 5), dtype=np.int8)
     expected = evaluate(whole, [x])[whole.outputs[0].name]
     states: dict[str, LstmStates] = {}
-    pieces = [evaluate(piece, [x[:, at : at + 4]], states)[piece.outputs[0].name] for at in (0, 4, 8)]
-    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), expected)
-    afresh = [evaluate(piece, [x[:, at : at + 4]])[piece.outputs[0].name] for at in (0, 4, 8)]
+    intervals = [evaluate(interval, [x[:, at : at + 4]], states)[interval.outputs[0].name] for at in (0, 4, 8)]
+    np.testing.assert_array_equal(np.concatenate(intervals, axis=1), expected)
+    afresh = [evaluate(interval, [x[:, at : at + 4]])[interval.outputs[0].name] for at in (0, 4, 8)]
     assert not np.array_equal(np.concatenate(afresh, axis=1), expected)
 
 

@@ -1,4 +1,4 @@
-"""What the passes share: who reads a tensor, and putting one tensor in another's place. Tensors are known by their
+"""What the passes share: who reads a tensor, and the replacement of a tensor by another. Tensors are known by their
 names."""
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from abc import abstractmethod
 
 from systola.errors import LinkError
 from systola.transports.pcie.function import Buffer, PcieFunction
-from systola.transports.pcie.slot import Slot, lock_slot
+from systola.transports.pcie.listed import ListedFunction, lock_function
 from systola.transports.pcie.system import System
 
 __all__ = ["POLL_SECONDS", "MappedFunction"]
@@ -19,17 +19,17 @@ POLL_SECONDS = 20e-6
 
 
 class MappedFunction(PcieFunction):
-    """The function of ``slot``, locked; the subclass opens it and gives BAR0 to :meth:`_map`.
+    """The function of ``listed``, locked; the subclass opens it and gives BAR0 to :meth:`_map`.
 
     An access is one load or store of 32 bits, as an item of a memoryview is and a slice of it is not.
     """
 
-    def __init__(self, slot: Slot) -> None:
-        self.slot = slot
+    def __init__(self, listed: ListedFunction) -> None:
+        self.listed = listed
         self._bar: memoryview | None = None
         self._mapping: mmap.mmap | None = None
         self._buffers: dict[int, Buffer] = {}
-        self._lock = lock_slot(slot)
+        self._lock = lock_function(listed)
         try:
             self._open()
         except BaseException:
@@ -39,7 +39,7 @@ class MappedFunction(PcieFunction):
     @property
     def system(self) -> System:
         """The kernel."""
-        return self.slot.system
+        return self.listed.system
 
     @abstractmethod
     def _open(self) -> None:
@@ -73,7 +73,7 @@ class MappedFunction(PcieFunction):
         return self._bar
 
     def describe(self) -> str:
-        return f"pcie:{self.slot.name}"
+        return f"pcie:{self.listed.name}"
 
     def read_word(self, offset: int) -> int:
         word: int = self._words()[offset >> 2]

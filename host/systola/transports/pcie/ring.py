@@ -66,7 +66,7 @@ class DmaRing:
         self._timeout = timeout
         self._buffer = function.allocate(RING_SIZE * DESCRIPTOR_BYTES + RECORD_BYTES)
         self._submitted = self._events = 0
-        self._record_place = RING_SIZE * DESCRIPTOR_BYTES
+        self._record_offset = RING_SIZE * DESCRIPTOR_BYTES
         self._ready = False
 
     def submit(self, descriptors: Sequence[Descriptor]) -> int:
@@ -77,8 +77,8 @@ class DmaRing:
         if not self._ready:
             self._set_up()
         for descriptor in (*descriptors, Descriptor(DmaKind.INTERRUPT)):
-            place = self._submitted % RING_SIZE * DESCRIPTOR_BYTES
-            self._buffer.view[place : place + DESCRIPTOR_BYTES] = descriptor.encode()
+            offset = self._submitted % RING_SIZE * DESCRIPTOR_BYTES
+            self._buffer.view[offset : offset + DESCRIPTOR_BYTES] = descriptor.encode()
             self._submitted += 1
         self._events += 1
         self._write(dma_register_address("doorbell"), self._submitted & 0xFFFF_FFFF)
@@ -113,7 +113,7 @@ class DmaRing:
 
     def _reached(self, event: int) -> bool:
         """Whether the record says so; an error in it is raised."""
-        with self._buffer.view[self._record_place :] as record, record.cast("I") as words:
+        with self._buffer.view[self._record_offset :] as record, record.cast("I") as words:
             sequence, status = words[_SEQUENCE], words[_STATUS]
         self._check(status)
         return sequence >= event
@@ -154,7 +154,7 @@ class DmaRing:
         if not self._idle() and not (self._function.reset() and self._idle()):
             raise LinkError(f"{self._function.describe()} is still busy after a reset: switch it off and on")
         self._buffer.view[:] = bytes(len(self._buffer))
-        ring, record = self._buffer.address, self._buffer.address + self._record_place
+        ring, record = self._buffer.address, self._buffer.address + self._record_offset
         for name, value in {"ring": ring, "record": record}.items():
             self._write(dma_register_address(f"{name}_low"), value & 0xFFFF_FFFF)
             self._write(dma_register_address(f"{name}_high"), value >> 32)

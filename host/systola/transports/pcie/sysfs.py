@@ -12,8 +12,8 @@ import struct
 
 from systola.errors import LinkError
 from systola.transports.pcie.function import Buffer
+from systola.transports.pcie.listed import COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY
 from systola.transports.pcie.mapped import POLL_SECONDS, MappedFunction
-from systola.transports.pcie.slot import COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY
 from systola.transports.pcie.system import memory_address
 
 __all__ = ["SysfsFunction"]
@@ -22,28 +22,28 @@ _TRANSLATING = ("DMA", "DMA-FQ")
 
 
 class SysfsFunction(MappedFunction):
-    """The function of ``slot``, without a driver of the kernel. A buffer is one huge page at most.
+    """The function of ``listed``, without a driver of the kernel. A buffer is one huge page at most.
 
     Raises :class:`~systola.errors.LinkError` for whatever prevents it.
     """
 
     def _open(self) -> None:
         self._configuration = self._resource = -1
-        name = self.slot.name
-        if self.slot.driver is not None:
+        name = self.listed.name
+        if self.listed.driver is not None:
             raise LinkError(
-                f"{self.describe()} belongs to the kernel's driver {self.slot.driver}: take it with `systola pcie bind {name}`"
+                f"{self.describe()} belongs to the kernel's driver {self.listed.driver}: take it with `systola pcie bind {name}`"
             )
-        kind = self.slot.path / "iommu_group" / "type"
+        kind = self.listed.path / "iommu_group" / "type"
         if kind.exists() and kind.read_text(encoding="ascii").strip() in _TRANSLATING:
             raise LinkError(f"{self.describe()} is behind an IOMMU, which blocks it until it is bound: `systola pcie bind {name}`")
         try:
             # Without a driver nobody else has woken it up, and `resource0` of a sleeping function reads all ones.
-            (self.slot.path / "enable").write_text("1", encoding="ascii")
-            self._configuration = os.open(self.slot.path / "config", os.O_RDWR | os.O_CLOEXEC)
-            self._resource = os.open(self.slot.path / "resource0", os.O_RDWR | os.O_CLOEXEC)
+            (self.listed.path / "enable").write_text("1", encoding="ascii")
+            self._configuration = os.open(self.listed.path / "config", os.O_RDWR | os.O_CLOEXEC)
+            self._resource = os.open(self.listed.path / "resource0", os.O_RDWR | os.O_CLOEXEC)
             self._set_command(COMMAND_MEMORY | COMMAND_BUS_MASTER, on=True)
-            self._map(self.system.map_file(self._resource, self.slot.bar_bytes))
+            self._map(self.system.map_file(self._resource, self.listed.bar_bytes))
         except FileNotFoundError as error:
             raise LinkError(f"{self.describe()} has no BAR0 in memory: it is no Systola device") from error
         except OSError as error:
@@ -87,7 +87,7 @@ class SysfsFunction(MappedFunction):
 
     def reset(self) -> bool:
         try:
-            (self.slot.path / "reset").write_text("1", encoding="ascii")
+            (self.listed.path / "reset").write_text("1", encoding="ascii")
         except OSError:
             return False
         return True

@@ -1,4 +1,4 @@
-"""The calls to the kernel that the backends make, in one place, so that tests can stand in for the kernel."""
+"""All calls to the kernel that the backends make, gathered so that tests can replace the kernel."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ _MEMORIES = (Region.PROGRAM, Region.ACTIVATION, Region.WEIGHT)
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """One inference's places in the staging memory, relative to the first: for each input, and for each output."""
+class _StagingLayout:
+    """One inference's part of the staging memory: ``size`` bytes, and the offset in them of each input and output."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -141,20 +141,20 @@ class PcieTransport(Transport):
         region = self._check(address, length)
         self._return()
         if region in _MEMORIES and length >= _LEAST_TRANSFER:
-            return b"".join(self._transfer_from(place, size) for place, size in _pieces(address, length))
-        return b"".join(self._read_word(place).to_bytes(4, "little") for place in range(address, address + length, 4))
+            return b"".join(self._transfer_from(start, size) for start, size in _transfers(address, length))
+        return b"".join(self._read_word(word).to_bytes(4, "little") for word in range(address, address + length, 4))
 
     def write(self, address: int, data: bytes) -> None:
         region = self._check(address, len(data))
         self._return()
         if region in _MEMORIES and len(data) >= _LEAST_TRANSFER:
-            for place, size in _pieces(address, len(data)):
-                self._transfer_to(place, data[place - address : place - address + size])
+            for start, size in _transfers(address, len(data)):
+                self._transfer_to(start, data[start - address : start - address + size])
             return
-        for place in range(0, len(data), 4):
-            self._write_word(address + place, int.from_bytes(data[place : place + 4], "little"))
+        for offset in range(0, len(data), 4):
+            self._write_word(address + offset, int.from_bytes(data[offset : offset + 4], "little"))
         if data:
-            self._read_word(register_address("status"))  # comes back behind the writes: they are in place, or the device is gone
+            self._read_word(register_address("status"))  # answered after the writes: they are done, or the device is gone
 
     def _check(self, address: int, length: int) -> Region | None:
         """The region of ``length`` bytes at ``address``; an access outside would not come back with an error of its
@@ -191,22 +191,22 @@ class PcieTransport(Transport):
         in between.
         """
         self._return()
-        slot = _plan(inputs, outputs)
+        layout = _plan(inputs, outputs)
         runs = len(inputs[0][1])
-        together = min(runs, _STAGING_BYTES // slot.size, RING_SIZE // (len(inputs) + len(outputs) + 2))
+        together = min(runs, _STAGING_BYTES // layout.size, RING_SIZE // (len(inputs) + len(outputs) + 2))
         answers = [np.empty((runs, size), np.int8) for _, size in outputs]
         events: deque[int] = deque()
         started = finished = 0
         try:
             while finished < runs:
                 while started < min(runs, finished + together):
-                    base = started % together * slot.size
-                    events.append(self._ring.submit(list(self._inference(started, base, slot, inputs, outputs))))
+                    base = started % together * layout.size
+                    events.append(self._ring.submit(list(self._inference(started, base, layout, inputs, outputs))))
                     started += 1
                 self._ring.wait(events.popleft())
-                base = finished % together * slot.size
-                for (_, size), place, answer in zip(outputs, slot.outputs, answers, strict=True):
-                    with self._staging.view[base + place : base + place + size] as part:
+                base = finished % together * layout.size
+                for (_, size), start, answer in zip(outputs, layout.outputs, answers, strict=True):
+                    with self._staging.view[base + start : base + start + size] as part:
                         answer[finished] = np.frombuffer(bytes(part), np.int8)
                 finished += 1
         except RingStopped as stopped:
@@ -219,28 +219,29 @@ class PcieTransport(Transport):
         return answers
 
     def _inference(
-        self, number: int, base: int, slot: _Slot, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]
+        self, number: int, base: int, layout: _StagingLayout, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]
     ) -> Iterator[Descriptor]:
         """Put the inputs of inference ``number`` into its part of the staging memory and yield what the device shall
         do."""
-        for (offset, values), place in zip(inputs, slot.inputs, strict=True):
+        for (offset, values), start in zip(inputs, layout.inputs, strict=True):
             data = values[number].tobytes()
-            self._staging.view[base + place : base + place + len(data)] = data
-            yield Descriptor(DmaKind.TO_DEVICE, len(data), Region.ACTIVATION.base + offset, self._staging.address + base + place)
+            self._staging.view[base + start : base + start + len(data)] = data
+            yield Descriptor(DmaKind.TO_DEVICE, len(data), Region.ACTIVATION.base + offset, self._staging.address + base + start)
         yield Descriptor(DmaKind.RUN)
-        for (offset, size), place in zip(outputs, slot.outputs, strict=True):
-            yield Descriptor(DmaKind.FROM_DEVICE, size, Region.ACTIVATION.base + offset, self._staging.address + base + place)
+        for (offset, size), start in zip(outputs, layout.outputs, strict=True):
+            yield Descriptor(DmaKind.FROM_DEVICE, size, Region.ACTIVATION.base + offset, self._staging.address + base + start)
 
 
-def _plan(inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> _Slot:
-    places, end = [], 0
+def _plan(inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> _StagingLayout:
+    starts, end = [], 0
     for size in (*(values.shape[1] for _, values in inputs), *(size for _, size in outputs)):
-        places.append(end)
+        starts.append(end)
         end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return _Slot(tuple(places[: len(inputs)]), tuple(places[len(inputs) :]), end)
+    return _StagingLayout(tuple(starts[: len(inputs)]), tuple(starts[len(inputs) :]), end)
 
 
-def _pieces(address: int, length: int) -> Iterator[tuple[int, int]]:
-    """``length`` bytes from ``address`` in pieces that the staging memory holds."""
-    for place in range(0, length, _STAGING_BYTES):
-        yield address + place, min(_STAGING_BYTES, length - place)
+def _transfers(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """Address and size of the transfers, none larger than the staging memory, that move ``length`` bytes from
+    ``address`` on."""
+    for offset in range(0, length, _STAGING_BYTES):
+        yield address + offset, min(_STAGING_BYTES, length - offset)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from systola.errors import LinkError
 from systola.transports.pcie import vfio_calls as calls
 from systola.transports.pcie.function import Buffer
+from systola.transports.pcie.listed import COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY
 from systola.transports.pcie.mapped import POLL_SECONDS, MappedFunction
-from systola.transports.pcie.slot import COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY
 from systola.transports.pcie.system import PAGE, memory_address
 
 __all__ = ["VfioFunction"]
@@ -25,7 +25,7 @@ _ALL_GROUPS = "/dev/vfio/vfio"
 
 
 class VfioFunction(MappedFunction):
-    """The function of ``slot``, bound to vfio-pci. Interrupts are MSI, or MSI-X, by an eventfd; without either,
+    """The function of ``listed``, bound to vfio-pci. Interrupts are MSI, or MSI-X, by an eventfd; without either,
     polling.
 
     Raises :class:`~systola.errors.LinkError` for whatever prevents it.
@@ -35,7 +35,7 @@ class VfioFunction(MappedFunction):
         self._container = self._group = self._device = self._event = -1
         self._interrupt_kind: int | None = None
         self._next_address = _FIRST_ADDRESS
-        if self.slot.group is None:
+        if self.listed.group is None:
             raise LinkError(f"{self.describe()} has no IOMMU group: turn the IOMMU on (intel_iommu=on or amd_iommu=on)")
         self._open_group()
         self._open_device()
@@ -48,11 +48,11 @@ class VfioFunction(MappedFunction):
             raise LinkError(f"{_ALL_GROUPS} speaks another version than this driver")
         if not self._ioctl("CHECK_EXTENSION", self._container, calls.CHECK_EXTENSION, calls.TYPE1V2_IOMMU):
             raise LinkError(f"{_ALL_GROUPS} offers no type 1 IOMMU: load it with `modprobe vfio_iommu_type1`")
-        self._group = self._open_file(f"/dev/vfio/{self.slot.group}")
+        self._group = self._open_file(f"/dev/vfio/{self.listed.group}")
         status = calls.group_status()
         self._ioctl("GROUP_GET_STATUS", self._group, calls.GROUP_GET_STATUS, status)
         if not struct.unpack("=II", status)[1] & calls.GROUP_VIABLE:
-            others = ", ".join(f"{slot.name} ({slot.driver})" for slot in self.slot.companions if slot.driver)
+            others = ", ".join(f"{listed.name} ({listed.driver})" for listed in self.listed.companions if listed.driver)
             raise LinkError(
                 f"{self.describe()} shares its IOMMU group with devices of the kernel, which must be unbound first: {others}"
             )
@@ -72,10 +72,10 @@ class VfioFunction(MappedFunction):
         try:
             return os.open(self.system.path(name), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise LinkError(f"there is no {name}: `systola pcie bind {self.slot.name}` as root") from None
+            raise LinkError(f"there is no {name}: `systola pcie bind {self.listed.name}` as root") from None
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise LinkError(f"you may not open {name}: `systola pcie bind {self.slot.name} --user NAME` as root") from error
+                raise LinkError(f"you may not open {name}: `systola pcie bind {self.listed.name} --user NAME` as root") from error
             if error.errno == errno.EBUSY:
                 raise LinkError(f"{self.describe()} is in use by another program") from error
             raise self._failure(f"open {name}", error) from error
@@ -90,7 +90,7 @@ class VfioFunction(MappedFunction):
         return LinkError(f"{self.describe()}: the kernel refused {what}: {error.strerror}")
 
     def _open_device(self) -> None:
-        name = bytearray(self.slot.name.encode() + b"\0")
+        name = bytearray(self.listed.name.encode() + b"\0")
         self._device = self._ioctl("GROUP_GET_DEVICE_FD", self._group, calls.GROUP_GET_DEVICE_FD, name)
         region = self._region(0)
         if not region.size or not region.mappable:
@@ -107,9 +107,9 @@ class VfioFunction(MappedFunction):
         return calls.RegionInfo.parse(argument)
 
     def _enable(self) -> None:
-        place = self._configuration.offset + COMMAND
-        (command,) = struct.unpack("<H", os.pread(self._device, 2, place))
-        os.pwrite(self._device, struct.pack("<H", command | COMMAND_MEMORY | COMMAND_BUS_MASTER), place)
+        offset = self._configuration.offset + COMMAND
+        (command,) = struct.unpack("<H", os.pread(self._device, 2, offset))
+        os.pwrite(self._device, struct.pack("<H", command | COMMAND_MEMORY | COMMAND_BUS_MASTER), offset)
 
     def _arm_interrupt(self) -> None:
         for kind in (calls.MSI_INDEX, calls.MSIX_INDEX):
@@ -151,7 +151,7 @@ class VfioFunction(MappedFunction):
     def _reserved(self) -> Iterator[tuple[int, int]]:
         """First and last address of each reserved region, in order. Those marked ``relaxable`` are free for us."""
         try:
-            lines = (self.slot.group_path / "reserved_regions").read_text(encoding="ascii").splitlines()
+            lines = (self.listed.group_path / "reserved_regions").read_text(encoding="ascii").splitlines()
         except OSError:
             return
         for start, end, kind in sorted(tuple(line.split()[:3]) for line in lines):

@@ -14,12 +14,12 @@ from support.pcie.fake_pci import BAR_OFFSET, CONFIG_OFFSET, FakeKernel
 from systola.errors import LinkError
 from systola.transports.pcie import vfio_calls as calls
 from systola.transports.pcie.function import PcieFunction
-from systola.transports.pcie.slot import Slot
+from systola.transports.pcie.listed import ListedFunction
 from systola.transports.pcie.sysfs import SysfsFunction
 from systola.transports.pcie.system import System, memory_address
 from systola.transports.pcie.vfio import VfioFunction
 
-PLACE = "0000:03:00.0"
+ADDRESS = "0000:03:00.0"
 
 
 @pytest.fixture
@@ -30,18 +30,18 @@ def kernel(tmp_path: Path) -> FakeKernel:
 def opened(kernel: FakeKernel, backend: str) -> PcieFunction:
     """The function by one of the two ways, in a kernel where it is there."""
     if backend == "vfio":
-        kernel.add(PLACE, driver="vfio-pci")
-        return VfioFunction(Slot(PLACE, kernel))
-    kernel.add(PLACE, group=None)
-    return SysfsFunction(Slot(PLACE, kernel))
+        kernel.add(ADDRESS, driver="vfio-pci")
+        return VfioFunction(ListedFunction(ADDRESS, kernel))
+    kernel.add(ADDRESS, group=None)
+    return SysfsFunction(ListedFunction(ADDRESS, kernel))
 
 
 @pytest.mark.parametrize("backend", ["vfio", "sysfs"])
 def test_words_of_the_bar_are_the_devices(kernel: FakeKernel, backend: str) -> None:
     function = opened(kernel, backend)
-    file, start = (kernel.device_file, BAR_OFFSET) if backend == "vfio" else (function.slot.path / "resource0", 0)  # type: ignore[attr-defined]
+    file, start = (kernel.device_file, BAR_OFFSET) if backend == "vfio" else (function.listed.path / "resource0", 0)  # type: ignore[attr-defined]
     assert function.bar_bytes == kernel.bar_bytes
-    assert function.describe() == f"pcie:{PLACE}"
+    assert function.describe() == f"pcie:{ADDRESS}"
     function.write_word(8, 0xDEADBEEF)
     assert file.read_bytes()[start + 8 : start + 12] == b"\xef\xbe\xad\xde"
     with file.open("r+b") as device:
@@ -50,7 +50,7 @@ def test_words_of_the_bar_are_the_devices(kernel: FakeKernel, backend: str) -> N
     assert function.read_word(4) == 0x04030201
     function.close()
     function.close()
-    with pytest.raises(LinkError, match=f"pcie:{PLACE} is closed"):
+    with pytest.raises(LinkError, match=f"pcie:{ADDRESS} is closed"):
         function.read_word(0)
 
 
@@ -60,7 +60,7 @@ def test_the_device_may_reach_memory_only_while_it_is_open(kernel: FakeKernel, b
 
     def command() -> int:
         file, start = (
-            (kernel.device_file, CONFIG_OFFSET) if backend == "vfio" else (kernel.path(f"/sys/bus/pci/devices/{PLACE}/config"), 0)
+            (kernel.device_file, CONFIG_OFFSET) if backend == "vfio" else (kernel.path(f"/sys/bus/pci/devices/{ADDRESS}/config"), 0)
         )
         return int(struct.unpack_from("<H", file.read_bytes(), start + 4)[0])
 
@@ -118,7 +118,7 @@ def test_interrupts_are_msix_where_there_is_no_msi_and_polling_without_both(kern
     assert list(kernel.events) == [calls.MSIX_INDEX]
     function.close()
     kernel.interrupts = {calls.MSI_INDEX: 0, calls.MSIX_INDEX: 0}
-    function = VfioFunction(Slot(PLACE, kernel))
+    function = VfioFunction(ListedFunction(ADDRESS, kernel))
     assert not function.has_interrupt
     assert not function.wait_interrupt(10)
     function.close()
@@ -128,10 +128,10 @@ def test_interrupts_are_msix_where_there_is_no_msi_and_polling_without_both(kern
 def test_reset(kernel: FakeKernel, backend: str) -> None:
     function = opened(kernel, backend)
     assert function.reset()
-    assert kernel.resets == 1 or (kernel.path(f"/sys/bus/pci/devices/{PLACE}") / "reset").read_text() == "1"
+    assert kernel.resets == 1 or (kernel.path(f"/sys/bus/pci/devices/{ADDRESS}") / "reset").read_text() == "1"
     kernel.refuse[calls.DEVICE_RESET] = errno.ENOTTY
-    (kernel.path(f"/sys/bus/pci/devices/{PLACE}") / "reset").unlink()
-    (kernel.path(f"/sys/bus/pci/devices/{PLACE}") / "reset").mkdir()
+    (kernel.path(f"/sys/bus/pci/devices/{ADDRESS}") / "reset").unlink()
+    (kernel.path(f"/sys/bus/pci/devices/{ADDRESS}") / "reset").mkdir()
     assert not function.reset()
     function.close()
 
@@ -139,10 +139,10 @@ def test_reset(kernel: FakeKernel, backend: str) -> None:
 @pytest.mark.parametrize("backend", ["vfio", "sysfs"])
 def test_a_second_program_is_refused_until_the_first_has_ended(kernel: FakeKernel, backend: str) -> None:
     function = opened(kernel, backend)
-    with pytest.raises(LinkError, match=f"pcie:{PLACE} is in use by another program"):
-        type(function)(Slot(PLACE, kernel))  # type: ignore[call-arg]
+    with pytest.raises(LinkError, match=f"pcie:{ADDRESS} is in use by another program"):
+        type(function)(ListedFunction(ADDRESS, kernel))  # type: ignore[call-arg]
     function.close()
-    type(function)(Slot(PLACE, kernel)).close()  # type: ignore[call-arg]
+    type(function)(ListedFunction(ADDRESS, kernel)).close()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_a_second_program_is_refused_until_the_first_has_ended(kernel: FakeKerne
     ],
 )
 def test_each_refusal_of_vfio_has_its_sentence(kernel: FakeKernel, request_number: int, error: int, sentence: str) -> None:
-    kernel.add(PLACE, driver="vfio-pci")
+    kernel.add(ADDRESS, driver="vfio-pci")
     kernel.refuse[request_number] = error
-    with pytest.raises(LinkError, match=f"^pcie:{PLACE}: .*{sentence}"):
-        VfioFunction(Slot(PLACE, kernel))
+    with pytest.raises(LinkError, match=f"^pcie:{ADDRESS}: .*{sentence}"):
+        VfioFunction(ListedFunction(ADDRESS, kernel))
     kernel.refuse.clear()
-    VfioFunction(Slot(PLACE, kernel)).close()  # nothing is left open
+    VfioFunction(ListedFunction(ADDRESS, kernel)).close()  # nothing is left open
 
 
 def test_too_little_lockable_memory_is_explained(kernel: FakeKernel) -> None:
@@ -174,44 +174,44 @@ def test_too_little_lockable_memory_is_explained(kernel: FakeKernel) -> None:
 
 
 def test_a_group_that_is_not_whole_names_who_has_the_rest(kernel: FakeKernel) -> None:
-    kernel.add(PLACE, driver="vfio-pci")
+    kernel.add(ADDRESS, driver="vfio-pci")
     kernel.add("0000:03:00.1", driver="snd_hda_intel")
     kernel.viable = False
     with pytest.raises(LinkError, match=r"must be unbound first: 0000:03:00\.1 \(snd_hda_intel\)"):
-        VfioFunction(Slot(PLACE, kernel))
+        VfioFunction(ListedFunction(ADDRESS, kernel))
 
 
 def test_what_is_missing_for_vfio_is_named(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel.add(PLACE, group=None, driver="vfio-pci")
+    kernel.add(ADDRESS, group=None, driver="vfio-pci")
     with pytest.raises(LinkError, match="has no IOMMU group: turn the IOMMU on"):
-        VfioFunction(Slot(PLACE, kernel))
+        VfioFunction(ListedFunction(ADDRESS, kernel))
     kernel.add("0000:04:00.0", driver="vfio-pci", group="9")
     kernel.path("/dev/vfio/9").unlink()
     with pytest.raises(LinkError, match=r"there is no /dev/vfio/9: `systola pcie bind 0000:04:00\.0` as root"):
-        VfioFunction(Slot("04:00.0", kernel))
+        VfioFunction(ListedFunction("04:00.0", kernel))
 
     def refused(*_arguments: object) -> int:
         raise PermissionError(errno.EACCES, "denied")
 
-    slot = Slot("04:00.0", kernel)
+    listed = ListedFunction("04:00.0", kernel)
     with monkeypatch.context() as patch:
         patch.setattr("systola.transports.pcie.vfio.os.open", refused)
-        patch.setattr("systola.transports.pcie.mapped.lock_slot", lambda _slot: os.dup(0))
+        patch.setattr("systola.transports.pcie.mapped.lock_function", lambda _listed: os.dup(0))
         with pytest.raises(LinkError, match=r"you may not open /dev/vfio/vfio: .*--user NAME` as root"):
-            VfioFunction(slot)
+            VfioFunction(listed)
 
 
 def test_a_function_without_a_bar_is_no_device_of_ours(kernel: FakeKernel) -> None:
     kernel.bar_bytes = 0
-    kernel.add(PLACE, driver="vfio-pci")
+    kernel.add(ADDRESS, driver="vfio-pci")
     with pytest.raises(LinkError, match="has no BAR0 in memory"):
-        VfioFunction(Slot(PLACE, kernel))
+        VfioFunction(ListedFunction(ADDRESS, kernel))
     folder = kernel.add("0000:04:00.0", group=None)
     with pytest.raises(LinkError, match="has no BAR0 in memory"):
-        SysfsFunction(Slot("0000:04:00.0", kernel))
+        SysfsFunction(ListedFunction("0000:04:00.0", kernel))
     (folder / "resource0").unlink()
     with pytest.raises(LinkError, match="has no BAR0 in memory"):
-        SysfsFunction(Slot("0000:04:00.0", kernel))
+        SysfsFunction(ListedFunction("0000:04:00.0", kernel))
 
 
 @pytest.mark.parametrize(
@@ -224,38 +224,38 @@ def test_a_function_without_a_bar_is_no_device_of_ours(kernel: FakeKernel) -> No
 def test_sysfs_leaves_alone_what_it_could_not_drive(
     kernel: FakeKernel, group: str | None, driver: str | None, kind: str, sentence: str
 ) -> None:
-    kernel.add(PLACE, group=group, driver=driver, kind=kind)
+    kernel.add(ADDRESS, group=group, driver=driver, kind=kind)
     with pytest.raises(LinkError, match=sentence):
-        SysfsFunction(Slot(PLACE, kernel))
+        SysfsFunction(ListedFunction(ADDRESS, kernel))
 
 
 def test_sysfs_works_behind_an_iommu_that_does_not_translate(kernel: FakeKernel) -> None:
-    kernel.add(PLACE, kind="identity")
-    SysfsFunction(Slot(PLACE, kernel)).close()
+    kernel.add(ADDRESS, kind="identity")
+    SysfsFunction(ListedFunction(ADDRESS, kernel)).close()
 
 
 def test_sysfs_without_permission_says_what_to_do(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel.add(PLACE, group=None)
+    kernel.add(ADDRESS, group=None)
 
     def refused(*_arguments: object, **_options: object) -> int:
         raise PermissionError(errno.EACCES, "denied")
 
     monkeypatch.setattr(Path, "write_text", refused)
     with pytest.raises(LinkError, match=r"you may not open pcie:0000:03:00.0: run as root, or have it bound"):
-        SysfsFunction(Slot(PLACE, kernel))
+        SysfsFunction(ListedFunction(ADDRESS, kernel))
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
         ("0000:05:00.0", "there is no PCIe device 0000:05:00.0: `systola pcie list --all`"),
-        ("eth0", "'eth0' is not the place of a PCIe device: say pcie:0000:03:00.0"),
-        ("../../etc", "is not the place of a PCIe device"),
+        ("eth0", "'eth0' is not the address of a PCIe device: say pcie:0000:03:00.0"),
+        ("../../etc", "is not the address of a PCIe device"),
     ],
 )
-def test_a_name_that_is_no_place_is_explained(kernel: FakeKernel, name: str, sentence: str) -> None:
+def test_a_name_that_is_no_address_is_explained(kernel: FakeKernel, name: str, sentence: str) -> None:
     with pytest.raises(LinkError, match=sentence):
-        Slot(name, kernel)
+        ListedFunction(name, kernel)
 
 
 def test_the_real_kernel_tells_physical_addresses_or_hides_them() -> None:

@@ -111,7 +111,7 @@ def test_blocks_move_by_dma_and_registers_by_words(device: systola.Device, funct
     assert function.words["written"] == 3
 
 
-def test_blocks_larger_than_the_staging_memory_go_in_pieces(device: systola.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_larger_than_the_staging_memory_go_in_transfers(device: systola.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("systola.transports.pcie.transport._STAGING_BYTES", 1000)
     data = np.random.default_rng(3).bytes(4196)
     device.transport.write(Region.ACTIVATION.base + 8, data)
@@ -352,7 +352,7 @@ def test_by_name() -> None:
         assert str(device) == "pcie:golden:tiny-8x4-dma"
         assert device.config.name in ("tiny-8x4-dma", "tiny-8x4")
         assert not device.has_cycles
-    with pytest.raises(systola.SystolaError, match=r"'0000:77' is not the place of a PCIe device"):
+    with pytest.raises(systola.SystolaError, match=r"'0000:77' is not the address of a PCIe device"):
         systola.open("pcie:0000:77")
     with pytest.raises(systola.LinkError, match=r"there is no PCIe device 0000:fe:1f\.7"):
         systola.open("pcie:fe:1f.7")

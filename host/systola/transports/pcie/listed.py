@@ -11,7 +11,7 @@ from pathlib import Path
 from systola.errors import LinkError
 from systola.transports.pcie.system import System
 
-__all__ = ["COMMAND", "COMMAND_BUS_MASTER", "COMMAND_MEMORY", "VFIO_DRIVER", "Slot", "find_slots", "lock_slot"]
+__all__ = ["COMMAND", "COMMAND_BUS_MASTER", "COMMAND_MEMORY", "VFIO_DRIVER", "ListedFunction", "find_functions", "lock_function"]
 
 VFIO_DRIVER = "vfio-pci"
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", r
 
 
 @dataclass(frozen=True)
-class Slot:
+class ListedFunction:
     """The function ``name`` (domain:bus:device.function, e.g. ``0000:03:00.0``) of ``system``.
 
     Raises :class:`~systola.errors.LinkError` for a name that is none and where there is no such function.
@@ -36,7 +36,7 @@ class Slot:
     def __post_init__(self) -> None:
         match = _NAME.fullmatch(self.name)
         if match is None:
-            raise LinkError(f"{self.name!r} is not the place of a PCIe device: say pcie:0000:03:00.0, as `lspci -D` does")
+            raise LinkError(f"{self.name!r} is not the address of a PCIe device: say pcie:0000:03:00.0, as `lspci -D` does")
         object.__setattr__(self, "name", f"{match[1] or '0000'}:{match[2]}:{match[3]}.{match[4]}".lower())
         if not self.path.is_dir():
             raise LinkError(f"there is no PCIe device {self.name}: `systola pcie list --all` lists those there are")
@@ -77,11 +77,11 @@ class Slot:
         return self.system.path(f"/sys/kernel/iommu_groups/{self.group}")
 
     @property
-    def companions(self) -> list[Slot]:
+    def companions(self) -> list[ListedFunction]:
         """The other functions in its IOMMU group: they can be given to a process only together."""
         folder = self.group_path / "devices"
         names = sorted(entry.name for entry in folder.iterdir()) if self.group is not None and folder.is_dir() else []
-        return [Slot(name, self.system) for name in names if name != self.name]
+        return [ListedFunction(name, self.system) for name in names if name != self.name]
 
     @property
     def bar_bytes(self) -> int:
@@ -94,25 +94,25 @@ class Slot:
         return end - start + 1 if end > start else 0
 
 
-def find_slots(system: System) -> list[Slot]:
+def find_functions(system: System) -> list[ListedFunction]:
     """All PCI functions, in order of name."""
     folder = system.path(_DEVICES)
-    return [Slot(entry.name, system) for entry in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [ListedFunction(entry.name, system) for entry in sorted(folder.iterdir())] if folder.is_dir() else []
 
 
-def lock_slot(slot: Slot) -> int:
+def lock_function(listed: ListedFunction) -> int:
     """Take the function for this process: a descriptor that holds the lock until it is closed, or the process ends.
 
     Raises :class:`~systola.errors.LinkError` if another one has it. Everyone may open ``config`` for reading, so that
     it holds between processes of different users and of both backends.
     """
     try:
-        descriptor = os.open(slot.path / "config", os.O_RDONLY)
+        descriptor = os.open(listed.path / "config", os.O_RDONLY)
     except OSError as error:
-        raise LinkError(f"pcie:{slot.name} could not be opened: {error.strerror}") from error
+        raise LinkError(f"pcie:{listed.name} could not be opened: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise LinkError(f"pcie:{slot.name} is in use by another program") from error
+        raise LinkError(f"pcie:{listed.name} is in use by another program") from error
     return descriptor
