@@ -1,5 +1,5 @@
-"""The compiler: a model file or an integer graph to a :class:`~systola_firmware.spec.program.Program` for one
-configuration."""
+"""The compiler: it makes a :class:`~systola_firmware.spec.program.Program` for one configuration from a model file or
+an integer graph."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def compile_model(
 ) -> Program:
     """Compile a ``.tflite`` file, by path or as its bytes, under ``name`` (default: the file's).
 
-    ``keep_tensors`` and ``stateful`` as for :func:`compile_graph`. The program runs ``batch`` inferences at once, which
-    share each load of weights and need that many times the activation memory. Raises
+    ``keep_tensors`` and ``stateful`` mean the same as in :func:`compile_graph`. The program runs ``batch`` inferences
+    at once, which share each load of weights and need that many times the activation memory. Raises
     :class:`~systola_firmware.errors.CompileError` and its subclasses.
     """
     from systola_firmware.importer import import_tflite, load_tflite

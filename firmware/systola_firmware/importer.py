@@ -68,7 +68,7 @@ def _describe(tensor: FileTensor) -> str:
 
 
 def _check_types(model: ModelFile) -> None:
-    """Refuse other number formats with the sentence that helps, before any operator is looked at."""
+    """Refuse a model that does not compute in int8, and say how to convert it, before any operator is examined."""
     if not any(tensor.dtype == "int8" for tensor in model.tensors):
         dtypes = sorted({tensor.dtype for tensor in model.tensors})
         raise UnsupportedModel(f"the model computes in {', '.join(dtypes) or 'nothing'} and has no int8 tensor: {INT8_ADVICE}")
@@ -82,7 +82,7 @@ def _check_types(model: ModelFile) -> None:
 
 
 def _check_operators(model: ModelFile) -> None:
-    """Name the first operator that is not known, before the details of others."""
+    """Refuse the first operator that is not known, before the details of any other are examined."""
     for operator in model.operators:
         if not _is_integer(model, operator) and operator.name not in IMPORTERS:
             raise OperatorReader(model, operator, {}, {}).refuse(
@@ -115,7 +115,8 @@ def _check_order(model: ModelFile) -> None:
 
 
 def _check_boundary(graph: Graph) -> None:
-    """SOFTMAX is the driver's, so it must come last; inputs are given and outputs computed, never constants."""
+    """Refuse a SOFTMAX before the model's end, since the driver computes it, and inputs or outputs that are
+    constants."""
     for tensor in (*graph.inputs, *graph.outputs):
         if tensor.constant is not None:
             raise UnsupportedModel(f"the model's input or output {tensor.name!r} is a constant: remove it from the model")

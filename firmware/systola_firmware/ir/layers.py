@@ -20,7 +20,7 @@ from systola_firmware.numerics.requantization import Requantization
 
 
 def _window_border(layer: Convolution | DepthwiseConvolution, kernel: tuple[int, ...]) -> Padding:
-    """What the windows of a convolution reach, which a stride can make less than its padding."""
+    """The border that the windows of a convolution read; with a stride it can be less than the padding."""
     _, height, width, _ = layer.inputs[0].nhwc
     _, out_height, out_width, _ = layer.output.nhwc
     pad = layer.padding
@@ -179,7 +179,7 @@ def slice_offset(layer: Slice) -> int | None:
 
 
 def slice_elements(layer: Slice) -> npt.NDArray[np.int64]:
-    """Row-major position in the input of every element of the slice, in order: they grow."""
+    """Row-major positions in the input of the slice's elements, in increasing order."""
     shape = layer.inputs[0].shape
     offsets = np.zeros(1, np.int64)
     for axis, (begin, size, step) in enumerate(zip(layer.begin, layer.size, layer.step, strict=True)):
@@ -192,7 +192,7 @@ def _slice_batch(layer: Slice, batch: Batch) -> tuple[Layer, int]:
     axis = batch.axis
     if layer.size[axis] != layer.inputs[0].shape[axis]:
         raise batch.refuse(f"is cut by {layer.name} along the batch, axis {axis}")
-    # The step of an axis of one element may be anything; of several it must be 1.
+    # All elements along the axis are taken: the step of a single one may be anything, that of several must be 1.
     step = (*layer.step[:axis], 1, *layer.step[axis + 1 :])
     return replace(layer, size=batch.wider(layer.size), step=step), math.prod(layer.size[:axis])
 
@@ -220,8 +220,8 @@ def sequences_interleave(layer: Lstm) -> bool:
 
 
 def lead_rows(layer: Lstm) -> int:
-    """Rows of hidden state in front of an LSTM's output: those of the step before the first that no other sequence
-    holds."""
+    """Rows of hidden state that lie in front of an LSTM's output: the initial states, except those that lie where
+    another sequence has its last step (:mod:`systola_firmware.memory.sharing`)."""
     return layer.batch if sequences_interleave(layer) else 1
 
 
@@ -231,7 +231,7 @@ def _lstm_batch(layer: Lstm, batch: Batch) -> tuple[Layer, int]:
     return layer, batch.runs
 
 
-#: The recurrence reads the hidden state of the step before in the output: initial ones stand in front of it.
+#: The recurrence reads the hidden states of the previous step from the output, so the initial ones lie in front of it.
 _BEHIND_INITIAL_STATES = OutputMemory(lead=lambda layer: lead_rows(layer) * layer.hidden)
 
 

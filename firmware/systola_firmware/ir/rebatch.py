@@ -1,8 +1,8 @@
 """Several inferences side by side in one program: every activation tensor gets longer along its batch axis.
 
-The engine then loads each weight once for all of them. An inference's elements are the same consecutive runs in every
-tensor: as many runs as there are elements in the axes before the batch axis, one unless time comes first. So a tensor
-of another shape has its batch axis where the axes before it have the same product.
+The engine then loads each weight once for all of them. The elements of one inference are consecutive runs of elements,
+and every tensor has the same number of runs: the product of the axes before its batch axis, which is 1 unless time
+comes first. So the batch axis of a tensor of another shape is the one before which the axes have the same product.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def rebatch(graph: Graph, count: int) -> Graph:
 
 
 class _Rebatch:
-    """The tensors made so far, by name."""
+    """Makes the tensors and layers for ``count`` inferences; ``made`` holds the tensors made so far, by name."""
 
     def __init__(self, graph: Graph, count: int) -> None:
         self.graph = graph
@@ -57,7 +57,8 @@ class _Rebatch:
         axes = [axis for axis in range(len(shape) - 1) if math.prod(shape[:axis]) == runs]
         if not axes:
             raise refusal(tensor, f"of the shape {list(shape)} has no axis along which inferences can lie side by side")
-        # Axes of one element leave a choice: an LSTM of one time step wants the second axis, an image the first.
+        # Several axes fit where some have one element: an LSTM of one time step wants the second axis, an image the
+        # first.
         axis = axes[-1] if self.time_major and len(shape) == 3 else axes[0]
         constant = None if tensor.constant is None else np.concatenate([tensor.constant] * self.count, axis)
         made = replace(tensor, shape=wider(shape, axis, self.count), batch_axis=axis, constant=constant)

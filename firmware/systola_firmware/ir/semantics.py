@@ -20,17 +20,18 @@ def no_border(_layer: Any) -> Padding:
 
 @dataclass(frozen=True)
 class OutputMemory:
-    """Where the output of a layer may lie. Functions take the layer.
+    """Where the output of a layer may lie. The functions take the layer.
 
     Parameters
     ----------
     in_place:
-        Over an operand of the same layout: each element is written after all reads of it.
+        The output may overwrite an operand of the same layout, since each element is written after it has been read for
+        the last time.
     view:
-        In the memory of the first input, from the element on that this returns; None for a layer that cannot. Neither
-        tensor may have a border then.
+        Returns the element of the first input at which the output begins, if the output can be a part of that input's
+        memory; None if it cannot. Only tensors without a border are shared in this way.
     lead:
-        Behind so many bytes of its own memory, which the layer needs in front of its output.
+        Returns the number of bytes that the layer needs in front of its output, in the same memory.
     """
 
     in_place: bool = False
@@ -38,9 +39,9 @@ class OutputMemory:
     lead: Callable[[Any], int] = lambda _layer: 0
 
 
-#: In memory of its own.
+#: The output has memory of its own.
 OWN = OutputMemory()
-#: Over an operand.
+#: The output may overwrite an operand.
 IN_PLACE = OutputMemory(in_place=True)
 
 
@@ -48,8 +49,9 @@ IN_PLACE = OutputMemory(in_place=True)
 class Batch:
     """``count`` inferences side by side in the inputs of a layer.
 
-    ``first`` is the first input that is an activation, ``inputs`` are all, made for so many inferences already. Each
-    inference is ``runs`` runs of elements of them: one, unless there are axes before the batch ``axis``.
+    ``inputs`` are the layer's inputs for all inferences, ``first`` is the first of them that is an activation. In each
+    of them an inference is ``runs`` runs of consecutive elements: one run, unless there are axes before the batch
+    ``axis``.
     """
 
     count: int
@@ -59,7 +61,7 @@ class Batch:
     runs: int
 
     def wider(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """``sizes`` with that of the batch axis for all inferences."""
+        """``sizes`` with the size of the batch axis for all inferences."""
         return wider(sizes, self.axis, self.count)
 
     def refuse(self, reason: str) -> CompileError:
@@ -67,7 +69,8 @@ class Batch:
         return refusal(self.first, reason)
 
 
-#: From a layer and its batch to the layer for all inferences (its tensors are put in later) and the runs of its output.
+#: Takes a layer and its batch; returns the layer for all inferences (its tensors are put in later) and the runs of its
+#: output.
 BatchRule = Callable[[Any, Batch], tuple[Any, int]]
 
 

@@ -2,9 +2,9 @@
 
 The positions of a layer are a nest of axes (images, rows, columns of pixels), each with a step in the source and one in
 the destination. Axes that are contiguous in both are merged first. Then the innermost axis stays whole in a block, and
-the axis around it (or the innermost itself if it is too long) is cut into equal blocks, a remainder being a second
-instruction. How large a block should be is a compromise: large blocks have fewer jobs, small ones leave a shorter last
-drain, which nothing overlaps. The cost model decides.
+the axis around it (or the innermost itself if it is too long) is cut into equal blocks; a remainder takes a second
+instruction. How large a block should be is a compromise, which the cost model decides: with large blocks there are
+fewer jobs; with small ones the last drain, which overlaps nothing, is shorter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from systola_firmware.lowering.cost import COMPACT_ROW, array_cycles, drain_cycl
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import COUNT_LIMIT
 
-#: Numbers of blocks that are compared, from the smallest possible on.
+#: How many numbers of blocks are compared, from the smallest possible number on.
 CANDIDATES = 32
 
 
@@ -31,7 +31,7 @@ class Axis:
     destination: int = 0
 
     def times(self, factor: int, count: int) -> Axis:
-        """An axis of ``count`` positions, each ``factor`` of this one's apart."""
+        """An axis of ``count`` positions whose steps are ``factor`` times those of this axis."""
         return Axis(count, self.source * factor, self.destination * factor)
 
 
@@ -81,7 +81,8 @@ def merge_axes(axes: Sequence[Axis]) -> list[Axis]:
 
 
 def _block_cost(rows: int, cut: Axis, work: Work, config: Config) -> tuple[int, int]:
-    """Predicted cycles with ``rows`` units of the cut axis a block; ties go to larger blocks."""
+    """A key to compare block sizes: predicted cycles with ``rows`` units of the cut axis in a block, then a preference
+    for larger blocks."""
     full, remainder = divmod(cut.count, rows)
     cycles = 0
     last = 0
@@ -97,8 +98,8 @@ def _block_cost(rows: int, cut: Axis, work: Work, config: Config) -> tuple[int, 
 def _rows(within: int, units: int, config: Config) -> tuple[int, int]:
     """Counts of x and y for ``within`` positions of the inner axis and ``units`` of the one around it, in either order.
 
-    The outer one is inside if the other would be a loop of one iteration, or, in a compact engine, of rows that are too
-    short.
+    The outer axis becomes the inner loop x if the inner axis would be a loop of one iteration or, in a compact engine,
+    rows that are too short.
     """
     if within == 1 or (config.compact and within < min(units, COMPACT_ROW)):
         return units, within

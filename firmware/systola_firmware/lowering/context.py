@@ -1,4 +1,4 @@
-"""What lowering a layer works with: the memory plan, the weight image, the engine's sizes."""
+"""What the lowering of a layer needs: the memory plan, the weight image, the engine's sizes."""
 
 from __future__ import annotations
 

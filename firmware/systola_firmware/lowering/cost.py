@@ -1,9 +1,9 @@
 """Predicted cycles: the compiler's model of the engine's time.
 
 MATMUL: a pass over one tile takes ``max(positions, row_groups, SHORTEST_PASS)`` cycles: a position a cycle, but never
-faster than the weights come or than the accumulators' pipeline allows. A job is a pass for each tile. POST: a job waits
-for its half, then takes ``positions · columns / requantize_lanes`` cycles and a constant. VECTOR: one read a tap and
-operand, one write, each ``requantize_lanes`` wide. TABLE: one word of the weight memory a cycle. MATMUL and POST
+faster than the weights arrive or than the accumulators' pipeline allows. A job is a pass for each tile. POST: a job
+waits for its half, then takes ``positions · columns / requantize_lanes`` cycles and a constant. VECTOR: one read a tap
+and operand, one write, each ``requantize_lanes`` wide. TABLE: one word of the weight memory a cycle. MATMUL and POST
 overlap; a half of the accumulators is filled only when the job two before it has been drained.
 
 LSTM: a job takes a cycle (five in the small cell) for each hidden unit and sequence, at least three for the accesses to
@@ -13,10 +13,10 @@ cell once.
 
 Conflicts for the memories' ports are not modelled: the model is a little optimistic.
 
-The compact engine is another: a row of ``x_count`` positions takes at least :data:`COMPACT_ROW` cycles, a pass
-:data:`COMPACT_PASS`; every word that POST writes takes a cycle from the array, as the activation memory has one port,
-and every second drain another. POST makes an output in two cycles, and an instruction is handed out a word every two
-cycles.
+The compact engine has a model of its own: a row of ``x_count`` positions takes at least :data:`COMPACT_ROW` cycles, a
+pass :data:`COMPACT_PASS`; every word that POST writes takes a cycle from the array, as the activation memory has one
+port, and every second drain another. POST makes an output in two cycles, and an instruction is handed out a word every
+two cycles.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def vector_cycles(operation: Operation, config: Config) -> int:
     if not config.compact:
         return outputs * max(operation["sources"] * taps, 1) + VECTOR_OVERHEAD
     if operation["sources"] == 0:
-        # Words, if they are whole; else a byte a cycle.
+        # A fill of contiguous bytes writes a word a cycle, any other a byte.
         return outputs // (config.rows if operation["group_step"] == 1 else 1) + VECTOR_OVERHEAD
     if operation["table"]:
         return outputs * operation["sources"] * taps * COMPACT_ENTRY + VECTOR_OVERHEAD

@@ -28,7 +28,8 @@ from systola_firmware.spec.program import Placement
 
 
 def dense_passes(layer: DepthwiseConvolution, source: Placement, config: Config) -> int:
-    """Tiles a group if a depthwise layer is computed as a dense convolution. Its kernel's columns are not dilated."""
+    """Tiles of one group if a depthwise layer is computed as a dense convolution. The layer must have no dilation along
+    the columns."""
     height, width = int(layer.weights.shape[0]), int(layer.weights.shape[1])
     run, down = width * source.shape[3], layer.dilation[0] * source.row_pitch
     together = kernel_rows_together(height, run, down, config)
@@ -62,10 +63,11 @@ def lower_depthwise(
 ) -> list[Operation]:
     """MATMUL/POST pairs of a depthwise convolution.
 
-    Three ways. If so few channels are there that a chunk holds several taps: as a dense convolution. Multiplier 1:
-    diagonal tiles. Otherwise dense tiles with one tap each, in which ``columns`` output channels read the few input
-    channels that they need; the first of these is an affine function of the group only within every ``m / gcd(m,
-    columns)``-th group, so there are that many pairs.
+    There are three ways. If there are so few channels that a chunk holds several taps, the layer is computed as a dense
+    convolution. With multiplier 1, it is computed with diagonal tiles. Otherwise it is computed with dense tiles of one
+    tap each, in which ``columns`` output channels read the few input channels that they need. The first of these input
+    channels is an affine function of the group only if ``m / gcd(m, columns)`` groups are stepped over at a time, so
+    there are that many pairs.
     """
     height, width, outputs = layer.weights.shape
     channels = source.shape[3]

@@ -17,10 +17,11 @@ def fill(start: int, size: int, value: int, config: Config, spans: Sequence[Span
 
 
 def border_fills(placement: Placement, layout: TensorLayout, config: Config, value: int | None = None) -> list[Operation]:
-    """Write the border of every image: in at most three instructions an axis of images.
+    """Write the border of every image.
 
-    The border before the first row and left of it is one run; right of a row and left of the next another, repeated;
-    then the rest.
+    There are three kinds of runs, each repeated for all images: the border above and to the left of the first row is
+    one; the border to the right of a row and to the left of the next row is one for each row but the last; the border
+    to the right of the last row and below it is one.
     """
     border = layout.border
     if not border:

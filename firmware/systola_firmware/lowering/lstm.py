@@ -6,8 +6,8 @@ Gates are interleaved over the columns: output channel ``4·unit + gate``, so th
 1. *Input part.* MATMUL and a wide POST over all rows (sequences × time steps) leave sat16(REQ(b + Σ (x − z_x)·W)) in
    memory.
 2. *Initial state*, before the POST: zero points where hidden states of the step before the first are read
-   (``sharing.lead_rows``), zeros in the cells. A stateful program copies the kept hidden state there; its cells just
-   stay.
+   (``sharing.lead_rows``), zeros in the cells. A stateful program copies the kept hidden state there instead, and
+   leaves its cells as they are.
 3. *Recurrence.* A MATMUL whose blocks are time steps reads the hidden states of the step before, an LSTM writes those
    of the step and the cells. The hidden states are the layer's output and are written where that lies, whatever the
    order of batch and time.
@@ -49,15 +49,15 @@ from systola_firmware.spec.program import Placement
 
 @dataclass(frozen=True)
 class _Rows:
-    """Bytes from sequence to sequence and from step to step in a buffer with one row of ``width`` bytes for each of
-    both."""
+    """Bytes from sequence to sequence and from step to step in a buffer with one row of ``width`` bytes for each
+    sequence and step."""
 
     sequence: int
     step: int
 
 
 def _rows(layer: Lstm, width: int, steps: int) -> _Rows:
-    """The order of input and output: of ``steps`` steps, a row of ``width`` bytes each."""
+    """Rows of ``width`` bytes for ``steps`` time steps, in the order that the layer's input and output have."""
     if sequences_interleave(layer):
         return _Rows(width, layer.batch * width)
     return _Rows(steps * width, width)
@@ -69,7 +69,7 @@ def _by_unit(layer: Lstm, values: np.ndarray) -> np.ndarray:
 
 
 def _product(layer: Lstm, weights: np.ndarray, bias: np.ndarray, requantization: Requantization) -> Convolution:
-    """One of the two matrix products, of all gates, as a fully connected layer."""
+    """The product with the inputs or with the hidden states, for all gates, as a fully connected layer."""
     repeated = replace(
         requantization,
         multiplier=np.tile(requantization.multiplier, layer.hidden),
@@ -130,7 +130,7 @@ class _Lowering:
         for first in range(0, self.layer.steps, self.memory.steps):
             steps = min(self.memory.steps, self.layer.steps - first)
             result += [self._input_part(first, steps), self._recurrence(first, steps)]
-        # The array needs the first hidden states only in the second stage; the fills hide behind its first product.
+        # The array needs the first hidden states only in the second stage, so the fills run during its first product.
         result[0] = replace(result[0], fills=tuple(self._initial_state()), prepares=(self.output_buffer,))
         if self.stateful:
             last = self.output.address + (self.layer.steps - 1) * self.hidden_rows.step
@@ -177,8 +177,8 @@ class _Lowering:
         """The recurrence over ``steps`` steps from ``first`` on: a pair of instructions for ``accumulator_depth``
         sequences.
 
-        The last sequences come first: their initial hidden state may be where the sequence before them has its last
-        step.
+        The last sequences are done first, because their initial hidden states may lie where the sequence before them
+        will have its last step.
         """
         pairs = [
             operation

@@ -1,9 +1,9 @@
 """Convolutions as MATMUL and POST.
 
 NHWC is dense, so the taps of one kernel row are one *run* of ``kernel_width · channels`` contiguous bytes, cut into
-chunks of ``rows`` bytes: almost no lane is lost however few the channels. Several kernel rows share a chunk if they
-fit. With a dilation a run is one tap. If a kernel row is as wide as the stored row, the whole kernel is one run. Rows
-of a tile beyond the end of a run have zero weights.
+chunks of ``rows`` bytes: almost no lane is left unused, however few the channels are. Several kernel rows share a chunk
+if they fit. With a dilation a run is one tap. If a kernel row is as wide as the stored row, the whole kernel is one
+run. Rows of a tile beyond the end of a run have zero weights.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ def window_axes(layer: Convolution | DepthwiseConvolution, source: Placement, de
 
 
 def window_start(layer: Convolution | DepthwiseConvolution, source: Placement) -> int:
-    """Address of the first window: inside the border by the padding."""
+    """Address of the first window, which begins in the border, as many pixels before pixel (0, 0) as the padding
+    has."""
     return source.address - layer.padding.top * source.row_pitch - layer.padding.left * source.pixel_pitch
 
 
@@ -220,14 +221,14 @@ def _fully_connected_view(layer: Convolution, source: Placement, destination: Pl
     if _is_dense(source):
         pitches = (h * w * features, w * features, features)
     elif channels == features and _is_dense(destination):
-        # One row a pixel; the output is dense, so it can be walked in the input's shape.
+        # Each pixel is a row of features; the output is dense, so its positions can have the shape of the input.
         n, h, w = images, height, width
         pitches = (source.image_pitch, source.row_pitch, source.pixel_pitch)
         out_pitches = (h * w * outputs, w * outputs, outputs)
     elif channels == features and (n, h, w) == (images, height, width):
         pitches = (source.image_pitch, source.row_pitch, source.pixel_pitch)
     elif n * h * w == images and height * width * channels == features:
-        # One window an image, as large as the image.
+        # Each image is one window.
         layer = replace(layer, weights=layer.weights.reshape(outputs, height, width, channels))
         pitches = (h * w * source.image_pitch, w * source.image_pitch, source.image_pitch)
     else:

@@ -55,8 +55,8 @@ def vectors(
 ) -> list[Operation]:
     """VECTOR instructions that do ``fields`` (sources, table, requantization … and taps) on runs of ``run`` bytes.
 
-    ``merge`` must be off when taps make the run something else than the bytes of operand 0. Counts beyond 12 bits and
-    axes beyond two become several instructions.
+    ``merge`` must be off when operand 0 is read by taps, because a run of outputs is then not a run of its bytes.
+    Counts beyond 12 bits and axes beyond two become several instructions.
     """
     sources = int(fields["sources"])
     used = [*range(sources), DESTINATION]
@@ -82,7 +82,7 @@ def vectors(
                 tail = [*spans[:index], Span(rest, span.steps), *spans[index + 1 :]]
                 result += vectors(_advance(addresses, span.steps, whole * COUNT_LIMIT), tail, run, fields, config, merge=False)
             return result
-    # The two longest axes are loops of the instruction, the others are written out.
+    # The two longest axes are loops of the instruction; each iteration of the others takes an instruction of its own.
     by_length = sorted(range(len(spans)), key=lambda i: spans[i].count)
     listed, looped = sorted(by_length[:-2]), sorted(by_length[-2:])
     one = Span(1, (0, 0, 0))
@@ -164,7 +164,8 @@ def lower_copy(source: Placement, destination: Placement, config: Config, *, tab
 def copy_elements(
     sources: npt.NDArray[np.int64], destinations: npt.NDArray[np.int64], fields: Mapping[str, int], config: Config
 ) -> list[Operation]:
-    """Copy bytes from address to address: runs that are contiguous in both, and steps as regular as they come."""
+    """Copy each byte from its source to its destination. Bytes that are contiguous in both are copied as one run, and
+    equal runs at equal distances by one instruction."""
     runs: list[tuple[int, int, int]] = []  # source, destination, bytes
     for a, d in zip(sources.tolist(), destinations.tolist(), strict=True):
         if runs and (a, d) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):

@@ -1,6 +1,6 @@
 """The weight-memory image: tiles, parameters and tables in the layouts that ``isa.py`` defines.
 
-Every blob starts at a word boundary; a blob that is there already is shared.
+Every blob starts at a word boundary. Equal blobs are stored once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def diagonal_tiles(taps: Int8Array, config: Config) -> bytes:
 
 
 def is_per_channel(requantization: Requantization) -> bool:
-    """Whether the channels' multipliers or shifts really differ: equal ones are cheaper in the instruction."""
+    """Whether the channels' multipliers or shifts really differ: if they are all equal, it is cheaper to have them in
+    the instruction."""
     return len(set(zip(requantization.multiplier.tolist(), requantization.shift.tolist(), strict=True))) > 1
 
 

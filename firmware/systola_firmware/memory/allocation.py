@@ -83,7 +83,7 @@ def allocate(buffers: Sequence[Buffer], capacity: int, step_names: Mapping[int, 
         changed = list(order)
         changed.insert(generator.randrange(len(changed)), changed.pop(generator.randrange(len(changed))))
         new_starts, new_end = _first_fit(changed)
-        if new_end <= end:  # equal too: a walk along the plateau
+        if new_end <= end:  # if equal too: a better order may be found from an equally good one
             starts, end, order = new_starts, new_end, changed
     if end <= capacity:
         return starts

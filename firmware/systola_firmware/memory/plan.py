@@ -127,7 +127,7 @@ class _Planner:
                 starts = allocate([*self.requests, *inputs.values()], self.config.activation_bytes, self.names)
                 break
             except DoesNotFit:
-                # The sum of sizes fits, but no order of the buffers does: less of the largest input part.
+                # The sum of the sizes fits, but no order of the buffers does: make the largest input part smaller.
                 larger = [index for index, layer in self.lstms.items() if _interval(layer, intervals[index]) > 1]
                 if not larger:
                     raise

@@ -48,13 +48,13 @@ def share_buffers(graph: Graph, layouts: Mapping[str, TensorLayout], *, in_place
 
 
 def _work_in_place(graph: Graph, layouts: Mapping[str, TensorLayout], shares: dict[str, Share]) -> None:
-    """Let outputs take over the memory of operands that die."""
+    """Let outputs take over the memory of operands that are not read later."""
     kept = {shares[tensor.name].buffer for tensor in graph.outputs if tensor.name in shares}
     last_read: dict[str, int] = {}
     for index, layer in enumerate(graph.layers):
         for tensor in layer.inputs:
             last_read[shares[tensor.name].buffer] = index
-            if tensor.constant is not None:  # written once for all runs
+            if tensor.constant is not None:  # is written once for all runs, so it must stay
                 kept.add(shares[tensor.name].buffer)
     for index, layer in enumerate(graph.layers):
         if not layer.traits.memory.in_place:
@@ -63,7 +63,8 @@ def _work_in_place(graph: Graph, layouts: Mapping[str, TensorLayout], shares: di
         for tensor in layer.inputs:
             own, taken = shares[output], shares[tensor.name]
             same = (layouts[tensor.name].shape, layouts[tensor.name].border) == (layouts[output].shape, layouts[output].border)
-            # Another operand in the same memory is the same elements, or it would be overwritten before it is read.
+            # Another operand in the same buffer must have the same elements, or it would be overwritten before it is
+            # read.
             alone = all(shares[other.name].buffer != taken.buffer or shares[other.name] == taken for other in layer.inputs)
             if taken.buffer not in kept and last_read[taken.buffer] == index and same and alone:
                 last_read[taken.buffer] = last_read.get(own.buffer, index)

@@ -30,7 +30,7 @@ INT8_MIN, INT8_MAX = -128, 127
 #: TFLM's ADD widens its operands by this many bits before it rescales them.
 _ADD_LEFT_SHIFT = 20
 
-#: A gate's preactivation is Q3.12, what its sigmoid or tanh makes of it is Q0.15.
+#: A gate's preactivation is Q3.12; the sigmoid or tanh of it is Q0.15.
 _GATE_FRACTION_BITS, _GATE_OUTPUT_FRACTION_BITS = 12, 15
 
 _INT16_MAX = (1 << 15) - 1
@@ -126,8 +126,9 @@ def convolution_requantization(input_scale: float, weight_scales: Sequence[float
 
 
 def lstm_gate_requantization(activation_scale: float, weight_scales: Sequence[float]) -> Requantization:
-    """Of a gate's products, with the input or with the hidden state, to Q3.12: ``double(s) · double(s_w) · 2^12`` for
-    each gate.
+    """Requantization of a gate's products, with the input or with the hidden state, to Q3.12.
+
+    Its factor is ``double(s) · double(s_w) · 2^12`` for each gate.
 
     The product is not rounded to float32 (``test_lstm_gates_keep_the_product_in_double``).
     """
@@ -135,7 +136,10 @@ def lstm_gate_requantization(activation_scale: float, weight_scales: Sequence[fl
 
 
 def lstm_hidden_requantization(hidden_scale: float) -> Requantization:
-    """Of output gate times tanh of the cell state, both Q0.15, to the hidden state: ``2^-30 / double(s_h)``."""
+    """Requantization of the output gate times tanh of the cell state, both Q0.15, to the hidden state.
+
+    Its factor is ``2^-30 / double(s_h)``.
+    """
     return _requantization([2.0 ** (-2 * _GATE_OUTPUT_FRACTION_BITS) / hidden_scale])
 
 
@@ -155,10 +159,10 @@ def lstm_cell_exponent(cell_scale: float) -> int:
 
 
 def lstm_cell_clip(clip: float, cell_scale: float) -> int:
-    """The cell clip in steps of the cell state: the truncated quotient, at most 32767; 0 for none, which any clip not
-    above 0 is.
+    """The cell clip in units of the cell state: the truncated quotient, at most 32767; 0 for no clip, which is what a
+    model's clip of 0 or less means.
 
-    Raises :class:`QuantizationError` for one below a step, which would hold the cell state at zero.
+    Raises :class:`QuantizationError` for one below a unit, which would hold the cell state at zero.
     """
     if not clip > 0:
         return 0
@@ -199,7 +203,7 @@ def requantize(values: npt.ArrayLike, multiplier: int, shift: int) -> npt.NDArra
 def add_parameters(
     scales: tuple[float, float], zero_points: tuple[int, int], output_scale: float
 ) -> tuple[tuple[Int32Array, Int32Array], Requantization]:
-    """ADD as two int32[256] tables and the requantization of their sum.
+    """ADD as two int32[256] tables and the requantization of the sum of two entries.
 
     Operand ``i`` contributes ``REQ((x - z_i) << 20)`` with multiplier ``s_i / (2·max(s_0, s_1))``; the sum has the
     multiplier ``2·max(s_0, s_1) / (2^20 · s_out)``, which TFLM demands to be below 1.

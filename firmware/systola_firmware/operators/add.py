@@ -46,8 +46,8 @@ def _add(reader: OperatorReader) -> list[Layer]:
 
 
 def _broadcast(reader: OperatorReader, operand: Tensor, target: Tensor) -> tuple[Tensor, list[Layer]]:
-    """The operand in the output's shape: repeated if it is a constant, under another shape if only axes of 1 are
-    missing."""
+    """The operand in the output's shape, and the layers for that: a constant is repeated, an activation that only lacks
+    axes of one element is reshaped."""
     if operand.shape == target.shape:
         return operand, []
     missing = len(target.shape) - len(operand.shape)

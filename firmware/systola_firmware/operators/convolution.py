@@ -23,7 +23,7 @@ _DEFAULT_WEIGHTS_FORMAT = 0
 
 
 def _convolution(reader: OperatorReader) -> list[Layer]:
-    """CONV_2D; a grouped one becomes a dense one whose other weights are zero."""
+    """CONV_2D; a grouped convolution becomes a dense one, with zero weights between groups."""
     source, target = reader.input(0), reader.output()
     weights = reader.weights(1, rank=4, channel_axis=0)
     channels, height, width, depth = weights.values.shape
@@ -94,7 +94,8 @@ def _depthwise_convolution(reader: OperatorReader) -> list[Layer]:
 
 
 def _fully_connected(reader: OperatorReader) -> list[Layer]:
-    """FULLY_CONNECTED as a 1×1 convolution over rows of features; the shapes around it change as far as they must."""
+    """FULLY_CONNECTED as a 1×1 convolution over rows of features, with reshapes before and after it where they are
+    needed."""
     source, target = reader.input(0), reader.output()
     weights = reader.weights(1, rank=2, channel_axis=0)
     channels, features = weights.values.shape

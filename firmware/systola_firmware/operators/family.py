@@ -24,13 +24,13 @@ class Operator:
     Parameters
     ----------
     name:
-        The schema's.
+        Its name in the schema.
     importer:
-        Makes layers of it.
+        Makes layers from the operator as it is in a file.
     limits:
-        What is refused.
+        What is refused, or required.
     rounding:
-        How its integers come about, and by whose kernel.
+        How its results are rounded, and whose kernel does it so.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Operator:
 class Family:
     """A kind of layers, the operators that it comes from, and its instructions.
 
-    Its border, memory and batch rule stand at the layer's class. Its cost is that of its instructions
-    (:mod:`systola_firmware.lowering.cost`), so no family has a model of its own.
+    The border, memory and batch rule of these layers stand at their class. Their cost is the cost of their instructions
+    (:mod:`systola_firmware.lowering.cost`), so no family has a cost model of its own.
 
     Parameters
     ----------
     layer:
-        Its class.
+        The class of the layers.
     operators:
-        Operators of a model file that become such a layer; each imports itself.
+        Operators of a model file that become such a layer, each with its importer.
     runs:
-        What computes it, for ``docs/operators.md``.
+        What computes the layers, for ``docs/operators.md``.
     types:
-        Types of its activations, weights and biases, for the same.
+        Types of their activations, weights and biases, for the same page.
     lower:
-        From the layer and the context to its stages, none if nothing is to be done. Raises ``CompileError`` for what
-        the instructions cannot describe.
+        Makes stages from a layer and the context; none if nothing is to be done. Raises ``CompileError`` for what the
+        instructions cannot describe.
     """
 
     layer: type[Layer]

@@ -17,7 +17,7 @@ from systola_firmware.tflite.operator import OperatorReader
 
 __all__ = ["LOOKUP"]
 
-#: From input and output to the 256 entries.
+#: Takes the input and the output of the operator; returns the 256 entries.
 Table = Callable[[Tensor, Tensor], Int8Array]
 
 

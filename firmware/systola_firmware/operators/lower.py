@@ -1,4 +1,4 @@
-"""From one layer of the graph to its instructions, before order, tokens and marks (which are ``schedule``'s).
+"""Makes the instructions of one layer of the graph, before order, tokens and marks (which are ``schedule``'s).
 
 All layers but an LSTM become one stage at most: fills of the output's border, one load of tables, and a body that
 computes.

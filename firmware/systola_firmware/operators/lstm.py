@@ -26,11 +26,11 @@ from systola_firmware.tflite.operator import INT8_ADVICE, OperatorReader, Weight
 
 __all__ = ["LSTM"]
 
-#: Positions of the operator's inputs; four in a row belong to the gates input, forget, cell and output.
+#: Positions of the operator's inputs. From each on, four inputs belong to the gates input, forget, cell and output.
 _INPUT_WEIGHTS, _RECURRENT_WEIGHTS, _BIAS = 1, 5, 12
 _HIDDEN_STATE, _CELL_STATE = 18, 19
 
-#: Inputs that make another kind of LSTM of it, and its name.
+#: Inputs whose presence makes the operator another kind of LSTM, and what that kind has.
 _VARIANTS = (
     (range(9, 12), "peephole connections"),
     (range(16, 18), "a projection"),
@@ -40,7 +40,7 @@ _STANDARD = "use a standard LSTM, as Keras makes it"
 
 
 def _unidirectional_sequence_lstm(reader: OperatorReader) -> list[Layer]:
-    """One Lstm, whatever batch, time steps and order of the two."""
+    """One Lstm, for any batch and number of time steps, and either order of these two axes."""
     _check_variant(reader)
     source, target = reader.input(0), reader.output()
     if len(source.shape) != 3 or len(target.shape) != 3 or source.shape[:2] != target.shape[:2]:

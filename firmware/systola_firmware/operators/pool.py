@@ -1,4 +1,5 @@
-"""AVERAGE_POOL_2D and MAX_POOL_2D: rectangles of equal windows, and division by a multiplication."""
+"""AVERAGE_POOL_2D and MAX_POOL_2D: the output is cut into rectangles whose windows have equally many taps, and a
+multiplication divides the sums."""
 
 from __future__ import annotations
 

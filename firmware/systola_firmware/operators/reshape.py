@@ -15,7 +15,7 @@ __all__ = ["RESHAPE", "reshaped"]
 
 
 def reshaped(reader: OperatorReader, source: Tensor, shape: tuple[int, ...], note: str) -> tuple[Tensor, list[Layer]]:
-    """``source`` under another shape, and the layers that make it: none if it is stored the same way."""
+    """``source`` under another shape, and the layers that reshape it: none if it is stored in the same way."""
     target = Tensor(f"{source.name} ({note} {reader.operator.index})", shape, source.scale, source.zero_point)
     if target.nhwc == source.nhwc:
         return source, []

@@ -1,4 +1,4 @@
-"""STRIDED_SLICE of an activation; that of shapes is folded at compile time."""
+"""STRIDED_SLICE of an activation. (One that only cuts a shape is folded at compile time.)"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RANK_LIMIT = 4
 
 _OPERANDS = ("begin", "end", "strides")
 
-#: Options that TFLM's kernel ignores, and what they ask for.
+#: Options that TFLM's kernel ignores, so they are refused, and what they ask for.
 _UNSUPPORTED = {
     "EllipsisMask": "an ellipsis",
     "NewAxisMask": "a new axis",
@@ -33,7 +33,7 @@ _UNSUPPORTED = {
 
 
 def _strided_slice(reader: OperatorReader) -> list[Layer]:
-    """A Slice, or a Reshape where it takes everything. Begin, end and strides must be constants."""
+    """A Slice, or a Reshape if all elements are taken. Begin, end and strides must be constants."""
     source, target = reader.input(0), reader.output()
     rank = len(source.shape)
     for option, request in _UNSUPPORTED.items():
@@ -71,8 +71,8 @@ def _strided_slice(reader: OperatorReader) -> list[Layer]:
 
 
 def _axis(reader: OperatorReader, axis: int, size: int, limit: tuple[int, ...]) -> range:
-    """The indices taken along an axis, from its begin, end and stride as TFLM does: a begin mask also holds for a
-    dropped axis."""
+    """The indices taken along an axis, computed from its begin, end and stride as TFLM does: a begin mask has its
+    effect also where the axis is dropped."""
     begin, end, step = limit
     if step < 0:
         raise reader.refuse(f"takes axis {axis} backwards, which is not supported: slice with positive strides")

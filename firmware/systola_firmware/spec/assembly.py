@@ -10,7 +10,7 @@ One instruction a line, its fields in any order, a comment from ``#``::
 * A field of one bit may stand without a value for 1. Numbers are decimal, or have Python's prefixes; ``rounding`` and
   ``combine`` take names.
 * ``wait`` and ``signal`` take unit names, separated by commas; ``mark`` stands alone.
-* ``.word 0x12345678`` puts any word, which is how words appear that are no instruction.
+* ``.word 0x12345678`` stands for any word; the disassembler writes words that are no instruction in this way.
 
 Assembling a disassembly gives the same words, whatever they are.
 """

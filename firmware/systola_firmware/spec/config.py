@@ -65,20 +65,20 @@ class Config:
     lstm:
         Whether the post-processor has the LSTM cell; without it, the opcode LSTM is illegal.
     lstm_serial:
-        The small cell, a hidden unit every five cycles, rather than the one that takes one a cycle. Programs do not
-        depend on it.
+        Whether the LSTM cell is the small one, which takes a hidden unit every five cycles, rather than the one that
+        takes a unit every cycle. Programs do not depend on it.
     hop_registers:
-        Registers from one array cell to the next in either direction, at least 1. More of them buy clock frequency for
-        latency.
+        Registers from one array cell to the next in either direction, at least 1. With more of them the clock can be
+        faster and the latency is longer.
     compact:
-        The small engine (``systola_hdl.compact``) for FPGAs of a few thousand logic cells: one port a memory, one
-        output every few cycles, no LSTM. Programs do not depend on it.
+        Whether this is the small engine (``systola_hdl.compact``) for FPGAs of a few thousand logic cells: one port a
+        memory, one output every few cycles, no LSTM. Programs do not depend on it.
     fabric_rows:
         Rows of the array, from the first, whose multipliers are made of logic, where DSP blocks are too few; a multiple
         of ``weight_rows_per_cycle``. Programs do not depend on it.
     dma:
-        A DMA engine, and a second, 64-bit host client at each memory, for a link that reaches the host's memory.
-        Programs do not depend on it.
+        Whether the engine has a DMA engine, and each memory a second, 64-bit host client, for a link that reaches the
+        host's memory. Programs do not depend on it.
     clock_hz:
         Clock of the engine in Hz, used for times in reports and for the UART divisor.
     uart_baud:

@@ -13,8 +13,8 @@ and all before it are complete. A descriptor and a status record lie in memory a
 * FENCE is complete when all before it is; nothing after it, not even a read of the host's memory, begins before.
 
 A device address is one of the memory map, in PROGRAM, ACTIVATION or WEIGHT, and the transfer ends in the region it
-begins in. In ACTIVATION any address and length will do; elsewhere both are multiples of 4. Host addresses are of any
-alignment.
+begins in. In ACTIVATION any address and length are allowed; elsewhere both are multiples of 4. Host addresses are of
+any alignment.
 
 Descriptors take effect on the device's memories one after another. What TO_DEVICE reads is the host's memory some time
 between the doorbell and the descriptor's completion: the engine reads ahead, so that a FENCE must come before TO_DEVICE
@@ -23,10 +23,11 @@ vouches that the program does not use these bytes.
 
 A record counts its own descriptor as completed, and its counters are those of the last RUN.
 
-The first error stops the ring: nothing after the descriptor takes effect, but what had begun before a FROM_DEVICE's
-failure was known; transfers under way end, a program that runs is waited for. Then the status record is written to the
-record address, unless the link is down, and the host is interrupted. Nothing is ever written to record address 0. A
-program's error is one. A reset makes the engine usable again; ring, record address and doorbell are zero after it.
+The first error stops the ring: no later descriptor takes effect, except one that had begun before the failure of a
+FROM_DEVICE was known. Transfers under way come to their end, and a program that runs is waited for. Then the status
+record is written to the record address, unless the link is down, and the host is interrupted. Nothing is ever written
+to record address 0. A program that ends with an error stops the ring too. A reset makes the engine usable again; ring,
+record address and doorbell are zero after it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class DmaError(enum.IntEnum):
     COMPLETER_ABORT = 3  #: the host's memory refused
     POISONED = 4  #: the data came marked as corrupt
     MALFORMED = 5  #: an answer that does not fit its request
-    LINK_DOWN = 6  #: the link went down, or was
+    LINK_DOWN = 6  #: the link went down, or was down
     BUS_MASTER_DISABLED = 7  #: the host has not allowed the device to reach its memory
     BAD_DESCRIPTOR = 8  #: unknown kind or flag, no length, a device address outside its region or not aligned
     BAD_RING = 9  #: ring_size is no power of two, an address is not aligned, or the doorbell is more than ring_size ahead
@@ -89,10 +90,10 @@ class DmaFlag(enum.IntFlag):
 #: Width of a length in bytes.
 LENGTH_BITS = 24
 
-#: A descriptor's words. What no field names is ignored, and free for the host.
+#: The words of a descriptor. The engine ignores bits that no field names; the host may use them.
 DESCRIPTOR_WORDS: tuple[tuple[Field, ...], ...] = (
     (Field("kind", 8, "what to do"), Field("flags", 8, "flags")),
-    (Field("length", LENGTH_BITS, "bytes, at least 1; of a transfer"),),
+    (Field("length", LENGTH_BITS, "of a transfer: bytes, at least 1"),),
     (Field("device_address", WORD_BITS, "address of the memory map; of RUN: program word"),),
     (),
     (Field("host_low", WORD_BITS, "host address, bits 0 to 31"),),

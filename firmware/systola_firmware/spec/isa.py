@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-#: Version of the instruction set; a device refuses nothing, the driver refuses a program of another version.
+#: Version of the instruction set. The device does not check it; the driver refuses a program of another version.
 VERSION = 2
 
 WORD_BITS = 32
@@ -43,7 +43,7 @@ class Unit(enum.IntEnum):
 
     MATMUL = 0  #: weight loader, activation streamer, array
     POST = 1  #: drain, requantize, vector operations
-    LSTM = 2  #: reserved; the LSTM instruction is POST's, which owns the requantizers it needs
+    LSTM = 2  #: reserved; the LSTM instruction runs on POST, which owns the requantizers it needs
     SEQUENCER = 3  #: the sequencer itself: END
 
 
@@ -155,7 +155,7 @@ class ProductRule:
 
 @dataclass(frozen=True)
 class Field:
-    """One field: ``bits`` wide, two's complement if ``signed``; ``legal`` if not every value is."""
+    """One field: ``bits`` wide, two's complement if ``signed``; ``legal`` is given if not every value is legal."""
 
     name: str
     bits: int
@@ -172,7 +172,7 @@ class Field:
         return (1 << (self.bits - 1 if self.signed else self.bits)) - 1
 
 
-#: Every count; some have a smaller bound.
+#: The legal values of a count; some counts have an upper bound as well.
 _COUNTS = Legal(1)
 
 
@@ -186,7 +186,7 @@ _SHIFTS = Legal(SHIFT_MINIMUM, SHIFT_MAXIMUM)
 #: log2 of the scale of an LSTM's cell state.
 CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM = -15, -9
 _CELL_EXPONENTS = Legal(CELL_EXPONENT_MINIMUM, CELL_EXPONENT_MAXIMUM)
-#: The rounding modes that there are.
+#: The rounding modes that an engine has.
 _ROUNDINGS = Legal(reserved=Rounding.FP32)
 
 
@@ -223,9 +223,9 @@ def _quantize_out(only: Condition) -> tuple[Field, ...]:
     )
 
 
-#: With parameters for each channel a POST's own shift is not looked at.
+#: A POST with parameters for each channel ignores its own shift.
 _ONE_FACTOR = Condition("per_channel", (0,))
-#: Rounding and shift of a VECTOR count only if it requantizes.
+#: A VECTOR that does not requantize ignores its rounding and shift.
 _REQUANTIZES = Condition("requantize", (1,))
 
 
@@ -237,7 +237,7 @@ class Instruction:
     unit: Unit
     words: tuple[tuple[Field, ...], ...]  #: payload words, after the header
     doc: str
-    rules: tuple[ProductRule, ...] = ()  #: what holds of several fields together
+    rules: tuple[ProductRule, ...] = ()  #: rules that concern several fields together
 
     @property
     def length(self) -> int:
@@ -499,7 +499,7 @@ def _unpack(fields: Sequence[Field], word: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Operation:
-    """One instruction with its values; ``fields`` omits nothing that is not zero."""
+    """One instruction with its values; ``fields`` has at least all fields that are not zero."""
 
     opcode: Opcode
     fields: Mapping[str, int]
@@ -559,7 +559,8 @@ def decode(words: Sequence[int], position: int = 0) -> tuple[Operation, int]:
 
 
 def violations(operation: Operation, sizes: Sizes) -> Iterator[str]:
-    """What an engine of ``sizes`` refuses of ``operation`` with BAD_FIELD, a phrase each; nothing if it takes it."""
+    """Why an engine of ``sizes`` refuses ``operation`` with BAD_FIELD, one phrase for each reason; none if it takes
+    it."""
 
     def holds(only: Condition | None) -> bool:
         return only is None or operation[only.field] in only.values

@@ -85,8 +85,8 @@ class Status(enum.IntFlag):
 
 STATUS_ERROR_SHIFT = 8
 
-#: Performance counters: cycles since START, all zeroed by START. Order is the order of the registers. ``array_busy``
-#: and those of ``wait_`` exclude each other.
+#: Performance counters: cycles since START, all zeroed by START. Their order is that of the registers. Of
+#: ``array_busy`` and the counters named ``wait_…``, at most one counts in a cycle.
 COUNTERS: dict[str, str] = {
     "cycles": "cycles from START to END",
     "array_busy": "cycles in which an activation vector entered the array",
@@ -104,7 +104,7 @@ MARK_WORDS: tuple[str, ...] = ("address", *COUNTERS)
 
 
 def _in_order(rows: list[tuple[str, Access, str]]) -> dict[str, Register]:
-    """Registers one behind the other, from a region's start on, by name."""
+    """Registers by name, at consecutive words from the start of a region."""
     return {name: Register(name, 4 * index, access, doc) for index, (name, access, doc) in enumerate(rows)}
 
 
@@ -171,7 +171,7 @@ def _dma_registers() -> dict[str, Register]:
         ("identity", Access.READ, f"{DMA_IDENTITY:#010x}, the letters SDMA"),
         ("control", Access.WRITE, "bit 0 RESET"),
         ("status", Access.READ, "bit 0 busy, bit 1 stopped, bit 2 link up, bits 8 to 15 error code"),
-        ("completed", Access.READ, "descriptors completed since the reset, modulo 2**32; what stopped the ring is the next one"),
+        ("completed", Access.READ, "descriptors completed since the reset, modulo 2**32; in a stopped ring the next one failed"),
         ("doorbell", Access.READ_WRITE, "descriptors that the host has made ready since the reset, modulo 2**32"),
         ("ring_size", Access.READ_WRITE, "descriptors that the ring holds, a power of two; number n is at n modulo ring_size"),
         ("ring_low", Access.READ_WRITE, "host address of the ring, bits 0 to 31; a multiple of the descriptor's size"),

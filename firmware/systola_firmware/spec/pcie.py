@@ -29,7 +29,7 @@ __all__ = [
     "window_bits_of_bar",
 ]
 
-#: Identity in the configuration space. Nobody has assigned these; the driver checks the IDENTITY register too.
+#: Identity in the configuration space. These numbers are not assigned to us, so the driver checks IDENTITY too.
 VENDOR_ID, DEVICE_ID, REVISION_ID = 0x1209, 0x5359, 1
 #: Base class 0x12, processing accelerator.
 CLASS_CODE = 0x120000
@@ -57,8 +57,8 @@ def window_bits_of_bar(size: int) -> int:
 
 
 def bar_offset(address: int, window: int) -> int:
-    """Where in BAR0 the byte at ``address`` of the map is, ``window`` being ``w``. Raises ``ValueError`` if in no
-    window."""
+    """Offset in BAR0 of the byte at ``address`` of the map, with ``window`` as ``w``. Raises ``ValueError`` if no
+    window shows it."""
     region, offset = address >> REGION_SHIFT, address & (1 << REGION_SHIFT) - 1
     if not 0 <= address < 1 << 32 or offset >> window:
         raise ValueError(f"address {address:#x} is in no window of {1 << window:#x} bytes")

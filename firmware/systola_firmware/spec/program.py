@@ -18,7 +18,7 @@ class Placement:
     """Where and how an NHWC int8 tensor lies in the activation memory.
 
     Pixel ``(n, y, x)`` starts at ``address + n*image_pitch + y*row_pitch + x*pixel_pitch``; its channels are
-    contiguous. What the region holds beside them, a border around each image, has the value ``fill`` (the zero point).
+    contiguous. The rest of the region is a border around each image, and has the value ``fill`` (the zero point).
     ``address`` is pixel (0, 0, 0), inside the border; ``start`` and ``size`` are the whole region in bytes, both
     multiples of 4.
     """
@@ -77,7 +77,7 @@ class Binding:
 
     @property
     def runs(self) -> int:
-        """Consecutive runs of elements that are one inference's: more than one if the batch is not the outermost
+        """How many consecutive runs of elements one inference has: more than one if the batch is not the outermost
         axis."""
         return math.prod(self.shape[: self.batch_axis])
 
@@ -94,8 +94,8 @@ class Binding:
 
 @dataclass(frozen=True)
 class SoftmaxStep:
-    """A last SOFTMAX that the driver runs: from output ``output`` (position in ``Program.outputs``) as computed by the
-    device."""
+    """A last SOFTMAX that the driver runs; its input is output number ``output`` of ``Program.outputs``, as computed by
+    the device."""
 
     output: int
     beta: float

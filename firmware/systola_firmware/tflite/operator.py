@@ -1,5 +1,5 @@
-"""One operator of a ``.tflite`` file with checked, typed access to its tensors: what the operator importers are written
-in."""
+"""One operator of a ``.tflite`` file with checked, typed access to its tensors and options, which the operators'
+importers use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INT8_ADVICE = (
     "inference_input_type = inference_output_type = tf.int8)"
 )
 
-#: Fused activations by number: those that the engine's clamp does, and the others, for messages.
+#: Fused activations by their numbers: those that the engine's clamp computes, and names of the others for messages.
 _ACTIVATIONS = {0: Activation.NONE, 1: Activation.RELU, 2: Activation.RELU_N1_TO_1, 3: Activation.RELU6}
 _OTHER_ACTIVATIONS = {4: "TANH", 5: "SIGN_BIT"}
 _PADDING_SAME, _PADDING_VALID = 0, 1
@@ -68,7 +68,7 @@ class Weights:
 
 
 class OperatorReader:
-    """An operator and the tensors it meets.
+    """An operator and its tensors.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ class OperatorReader:
     operator:
         The operator.
     activations:
-        Activation tensors already known by number; the reader adds those it meets, so that each exists once.
+        Activation tensors by number, as far as they are known; the reader adds those that it reads, so that each exists
+        once.
     integers:
         Integer tensors whose values are known: constants and folded shape arithmetic.
     """
@@ -181,8 +182,8 @@ class OperatorReader:
         return values
 
     def state(self, position: int, dtype: str, elements: int) -> FileTensor:
-        """A variable tensor that only this operator reads and writes, symmetric unless it is int8. It starts at its
-        zero point."""
+        """A variable tensor that only this operator reads and writes. It starts at its zero point, which is 0 unless it
+        is int8."""
         tensor = self._file_tensor(position)
         if not tensor.variable:
             raise self.refuse(f"has a state {tensor.name!r} that is not a variable tensor: convert the model again")

@@ -13,7 +13,7 @@ from systola_firmware.ir.passes.simplify import drop_reshapes, remove_dead_layer
 
 __all__ = ["PASSES", "drop_reshapes", "fold_constants", "fuse_activation", "fuse_pad", "remove_dead_layers", "run_passes"]
 
-#: In order: constants first, reshapes out of the way of the fusions, dead layers last.
+#: In order: constants first; then reshapes, which would keep layers from being fused; dead layers last.
 PASSES = (fold_constants, drop_reshapes, fuse_pad, fuse_activation, drop_reshapes, remove_dead_layers)
 
 

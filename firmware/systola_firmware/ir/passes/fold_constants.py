@@ -18,7 +18,7 @@ from systola_firmware.numerics.quantization import TABLE_DOMAIN, requantize
 def fold_constants(graph: Graph) -> Graph:
     """Layers of constants become constants (Reshape, Slice, Lookup, Pad, Add); Add of one value becomes a Lookup.
 
-    A model's output stays computed: the device has to leave it in memory.
+    A layer whose output is one of the model's is not folded, because the device has to leave that in memory.
     """
     kept = output_names(graph)
     constants: dict[str, Tensor] = {}
@@ -34,7 +34,7 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def _value(layer: Layer) -> Int8Array | None:
-    """What a layer over constants computes, None for other layers."""
+    """The output of a layer whose inputs are constants, None for other layers."""
     constants = [tensor.constant for tensor in layer.inputs if tensor.constant is not None]
     if len(constants) < len(layer.inputs):
         return None
@@ -65,7 +65,7 @@ def _finish_add(layer: Add, total: npt.NDArray[np.int64]) -> Int8Array:
 
 
 def _add_as_lookup(layer: Add) -> Layer:
-    """An Add of an activation and a constant of one repeated value as a Lookup, others as they are."""
+    """A Lookup for an Add of an activation and a constant of one repeated value; any other Add unchanged."""
     for position, tensor in enumerate(layer.inputs):
         if tensor.constant is None or np.any(tensor.constant != tensor.constant.flat[0]):
             continue

@@ -1,4 +1,4 @@
-"""A standalone activation becomes the clamp of the layer before it, where that is exactly the same."""
+"""A standalone activation becomes the clamp of the layer before it, where the results are exactly the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from systola_firmware.ir.passes.rewriting import producers, readers, with_layers
 
 
 def fuse_activation(graph: Graph) -> Graph:
-    """Merge a Lookup that only clamps into the layer whose output nobody else reads.
+    """Merge a Lookup that only clamps into the layer before it, if nothing else reads that layer's output.
 
     The table decides, not the operator's name: it must be ``clamp(x, low, high)`` over all int8 that the layer can
-    produce, and both tensors must have the same zero point, because the layer adds that of its output. The fused layer
-    writes the Lookup's output.
+    produce, and both tensors must have the same zero point, because the layer adds the zero point of its output. The
+    fused layer writes the Lookup's output.
     """
     count = readers(graph)
     makers = producers(graph)

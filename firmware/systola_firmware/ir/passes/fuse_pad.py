@@ -11,11 +11,11 @@ from systola_firmware.ir.tensor import Padding
 
 
 def fuse_pad(graph: Graph) -> Graph:
-    """Let convolutions read the tensor before a Pad, where the Pad adds what a convolution's border is anyway.
+    """Let convolutions read the input of a Pad, where the Pad adds just what a convolution's border holds.
 
-    That is: the value is the zero point, which the border has; the channels stay; both tensors have the same zero
-    point. The Pad itself stays for other readers, else it is dead and removed later. A convolution that has a border of
-    its own gets both.
+    The conditions are: the Pad's value is the zero point, which is the value of a border; it adds no channels; its
+    input and output have the same zero point. The Pad itself stays if other layers read it; otherwise it is dead and is
+    removed later. A convolution with a border of its own gets the sum of both.
     """
     makers = producers(graph)
     layers: list[Layer] = []

@@ -13,9 +13,10 @@ from systola_firmware.ir.tensor import Tensor
 def drop_reshapes(graph: Graph) -> Graph:
     """Readers of a Reshape read the first tensor of its chain that is stored the same way; a chain becomes one Reshape.
 
-    They see it in the Reshape's shape, because a Slice counts the axes and an Lstm tells batch from time. A Reshape
-    whose output is the model's stays, but reads the start of its chain. Both sides must have one quantization, because
-    a convolution's border is its input's zero point and the driver's SOFTMAX takes its input's scale.
+    They see that tensor in the Reshape's shape, because a Slice refers to axes by their numbers and an Lstm by their
+    order (batch and time). A Reshape whose output is an output of the model stays, but reads the start of its chain.
+    Both sides must have one quantization, because a convolution's border is its input's zero point and the driver's
+    SOFTMAX takes its input's scale.
     """
     start: dict[str, Tensor] = {}  # where the elements of a reshaped tensor come from
     replaced: dict[str, Tensor] = {}
