@@ -45,7 +45,7 @@ _FIELDS = _fields()
 
 
 def _names(node: ast.expr) -> list[str]:
-    """Names of the fields that an expression may be."""
+    """Names of the fields that an expression may stand for."""
     if isinstance(node, ast.Attribute):
         return [node.attr] if node.attr in _FIELDS else []
     if isinstance(node, ast.Subscript):
@@ -56,7 +56,7 @@ def _names(node: ast.expr) -> list[str]:
 
 
 def _text(node: ast.expr) -> list[str]:
-    """A field's name that is a constant, or all counts for a name made of a loop's."""
+    """The name of a field if it is a constant; the names of all counts if it is made from the name of a loop."""
     if isinstance(node, ast.Constant) and node.value in _FIELDS:
         return [str(node.value)]
     if isinstance(node, ast.JoinedStr) and isinstance(last := node.values[-1], ast.Constant) and last.value == "_count":
@@ -84,7 +84,7 @@ def _is_rule(field: Field, operation: type[ast.cmpop], number: int) -> bool:
     below, above = range(field.minimum, low), range(high + 1, field.maximum + 1)
     ends = [part[index] for part in (below, above) if part for index in (0, -1)]
     illegal = {compare(value, number) for value in ends}
-    # True, or false, for all legal values, and the other for some illegal one.
+    # A rule has one result for all legal values, and the other result for some illegal value.
     return len(legal) == 1 and bool(illegal - legal) and isinstance(field.legal.high, int | None)
 
 

@@ -29,7 +29,7 @@ BOARDS_JSON = Path("host/systola/boards.json")
 _PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
 
 
-#: What must be said beside a block's name.
+#: What the table adds to the names of some blocks.
 _LABELS = {"pcie_endpoint": "core logic, no PHY"}
 
 
@@ -38,7 +38,7 @@ def _has_placer(device: str) -> bool:
 
 
 def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
-    """What is said about a board; ``result`` is the record of its build, or of none."""
+    """What the tables say about a board; ``result`` is the record of its build, None without one."""
     config = configurations.preset(board.preset)
     met = result is not None and bool(result["timing_met"])
     baud = board.uart_baud or config.uart_baud
@@ -54,7 +54,7 @@ def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def describe_prepared(board: PreparedBoard) -> dict[str, Any]:
-    """The same of a board that is only prepared."""
+    """What the tables say about a board that is only prepared."""
     return _engine(board, board.config) | {
         "clock_mhz": board.config.clock_hz / 1e6,
         "serial": "PCIe, one lane",

@@ -16,13 +16,13 @@ class BoardState:
     Attributes
     ----------
     name, title, fpga:
-        For the command line; for people; the FPGA's name.
+        Names for the command line and for people, and the name of the FPGA.
     preset, array:
-        Its engine, and that one's rows × columns.
+        Preset of its engine, and rows × columns of that.
     clock_mhz:
-        Of the engine.
+        Clock of the engine.
     device:
-        What ``--device`` takes for it, with the serial port's usual name, or a PCIe card's address for example.
+        Argument of ``--device`` for it, with the usual name of the serial port or an example of a PCI address.
     link:
         What the link runs over.
     state:

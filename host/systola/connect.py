@@ -19,16 +19,17 @@ __all__ = ["DEFAULT_DEVICE", "Progress", "open_device"]
 #: The device that commands use when none is named.
 DEFAULT_DEVICE = f"sim:{DEFAULT_PRESET}"
 
-#: Told each stage of the one-time build of a simulated board.
+#: Called with each stage of the one-time build of a simulated board.
 Progress = Callable[[str], None]
 
-#: A simulation loses nothing, but it may be slow: seconds of this machine before an answer is missed.
+#: Seconds of this machine after which an answer of a simulation is missed: it loses nothing, but it may be slow.
 _SIMULATION_TIMEOUT = 120.0
 #: A board answers a frame within 10 ms; the simulated one behind a pseudo-terminal takes up to about half a second on a
-#: loaded machine. Silence for all attempts together, 26 s, ends it.
+#: loaded machine. After silence in all attempts, 26 s together, the device is given up.
 _SERIAL_TIMEOUT, _SERIAL_ATTEMPTS = 2.0, 5
 
-#: Processors on which a descriptor is in memory before the doorbell rings, without a barrier, which Python has not.
+#: Processors on which a descriptor is in memory before the doorbell rings although there is no barrier, which Python
+#: does not have.
 _ORDERED = ("x86_64", "AMD64")
 
 _FORMS = "'sim:PRESET', 'golden:PRESET', 'serial:PORT' or 'pcie:ADDRESS'"
@@ -42,11 +43,11 @@ def open_device(name: str = DEFAULT_DEVICE, *, progress: Progress | None = None)
     * ``golden:PRESET``: the numpy interpreter of programs. Quick to start, no cycles.
     * ``serial:PORT`` or ``serial:PORT@BAUD``: a board (or ``systola sim --serial``).
     * ``pcie:0000:03:00.0``: a board on PCIe, through vfio-pci if that has it, else as root through ``/sys``.
-    * ``pcie:sim:PRESET`` and ``pcie:golden:PRESET``: the same driver before the gateware in Verilator, or the golden
-      engine.
+    * ``pcie:sim:PRESET`` and ``pcie:golden:PRESET``: the same driver with the gateware in Verilator, or with the golden
+      engine, instead of a board.
 
-    An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, for whatever
-    prevents it.
+    An empty PRESET is the default one. Raises :class:`~systola.errors.SystolaError`, one sentence, if the device cannot
+    be opened.
     """
     kind, separator, rest = name.partition(":")
     if not separator:
@@ -91,7 +92,7 @@ def _open_serial(name: str, rest: str) -> Device:
 
 @contextmanager
 def _simulator() -> Iterator[None]:
-    """What prevents a simulation, as a :class:`~systola.errors.DeviceError`."""
+    """Turn what prevents a simulation into a :class:`~systola.errors.DeviceError`."""
     try:
         from systola_sim.verilated.toolchain import ToolMissing
         from systola_sim.verilated.verilator import BuildError

@@ -18,12 +18,13 @@ class Device(Engine):
         """Compile ``model`` for this device if need be, write it to the device, and return the session that runs it.
 
         ``model`` is a ``.tflite`` or ``.systola`` file, the bytes of one, or a program. With ``stateful`` recurrent
-        layers go on in each run where the run before left them, until ``Session.reset()``. With ``batch`` as many of
-        the inputs given to ``Session.run`` go through the device at once, which is quicker for all of them where
-        loading weights takes the time, and needs that many times the activation memory. ``verify`` reads everything
-        back. Raises :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the reason.
+        layers go on in each run where the run before left them, until ``Session.reset()``. With ``batch``, that many of
+        the inputs given to ``Session.run`` go through the device at once. All of them together are then quicker if
+        loading weights is what takes the time; they need that many times the activation memory. ``verify`` reads
+        everything back. Raises :class:`~systola.errors.ProgramError` for a model that cannot run here, naming the
+        reason.
         """
-        from systola.models import load_program  # with it comes the compiler, which who only asks registers does not need
+        from systola.models import load_program  # late, as this imports the compiler, which is not needed to read registers
 
         program = load_program(model, self.config, stateful=stateful, batch=batch)
         self.check(program)

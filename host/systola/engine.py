@@ -42,9 +42,10 @@ class Engine:
     Members
     -------
     config:
-        The engine's sizes as it reports them. The name is that of the preset with the same sizes, else ``custom``.
+        The engine's sizes as it reports them. The name is that of the preset with the same sizes, or ``custom`` if
+        there is none.
     transport:
-        The memory access, for those who want it raw.
+        Access to the memory map, for direct use.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -95,8 +96,8 @@ class Engine:
     def execute(self, *, start: int = 0, predicted_cycles: int = 0) -> Outcome:
         """Run the program in the program store from word ``start`` until it stops.
 
-        ``predicted_cycles`` is the compiler's estimate: the device is looked at about when it should be ready, and
-        aborted with :class:`~systola.errors.DeviceError` after twenty times as long.
+        ``predicted_cycles`` is the compiler's estimate: the device is asked for the first time about when it should be
+        ready, and aborted with :class:`~systola.errors.DeviceError` after twenty times as long.
         """
         limit = 20 * predicted_cycles + 2 * isa.WATCHDOG_CYCLES
         self.write_register("start_address", start)
@@ -124,7 +125,7 @@ class Engine:
         return self._outcome(registers)
 
     def outcome(self) -> Outcome:
-        """How the last program ended, which must have."""
+        """How the last program ended. A program must have ended."""
         return self._outcome(self.registers())
 
     def _outcome(self, registers: dict[str, int]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Which engine answers: its sizes by its registers."""
+"""Which engine answers: its sizes, as its registers tell them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["reported_config"]
 
 
 def reported_config(registers: dict[str, int], who: str) -> Config:
-    """The sizes that the registers of ``who`` tell, as a configuration; the version, a property of the code, is not a
-    field of it.
+    """The sizes that the registers of ``who`` tell, as a configuration. The version of the instruction set is a
+    property of the code and not one of its fields.
 
     Raises :class:`~systola.errors.DeviceError` for impossible ones.
     """

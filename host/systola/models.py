@@ -1,4 +1,5 @@
-"""From what a user calls a model to a program: compiled here, or compiled before and stored in a ``.systola`` file."""
+"""Makes a program of what a user names as a model: it is compiled here, or was compiled before and stored in a
+``.systola`` file."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ def read_model_file(path: str | Path) -> bytes:
 def load_program(model: str | Path | bytes | Program, config: Config, *, stateful: bool = False, batch: int = 1) -> Program:
     """A program from ``model``: itself, a stored program as it is, or a ``.tflite`` model compiled for ``config``.
 
-    With ``stateful`` it must keep its recurrent state between runs: a model is compiled so, a program must have been.
-    So with a ``batch`` other than 1, the number of inferences that it runs at once.
+    With ``stateful`` the program keeps its recurrent state between runs: a model is compiled in that way, a stored
+    program must have been. The same holds for a ``batch`` other than 1, the number of inferences that the program runs
+    at once.
 
     Raises :class:`~systola.errors.ProgramError`, one sentence that names the file, if it is damaged or does not
     compile.

@@ -1,4 +1,4 @@
-"""From the trace marks of a run to what each layer cost."""
+"""What each layer cost, from the trace marks of a run."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def profile_layers(program: Program, marks: Sequence[Mark]) -> tuple[LayerProfil
 
 
 def _profile(record: LayerRecord, parts: Sequence[tuple[bool, dict[str, int]]]) -> LayerProfile:
-    """From what each mark of a layer says: whether it is at the end of a recurrence, and the counters since the mark
-    before."""
+    """The cost of a layer. ``parts`` says for each of its marks whether it is at the end of a recurrence, and the
+    counters since the mark before."""
     recurrence = [spent for recurrent, spent in parts if recurrent] if len(parts) > 1 else []
     return LayerProfile(
         record.name,

@@ -35,7 +35,7 @@ Group = list[list[Int8Array]]
 class Session:
     """``program`` on ``device``: program, weights and constants are written here, once, and the initial states.
 
-    Raises :class:`~systola.errors.DeviceError` if ``verify`` is asked for and a memory reads back otherwise.
+    Raises :class:`~systola.errors.DeviceError` if ``verify`` is asked for and a memory does not hold what was written.
 
     Members
     -------
@@ -99,8 +99,8 @@ class Session:
         """Run the model.
 
         As many inputs as the program's ``batch`` go through the device at once; the last group is filled up if need be.
-        A stateful session goes on where it is: N stacked inputs are N consecutive intervals of one stream, run in
-        order.
+        A stateful session continues from its present state: N stacked inputs are N consecutive intervals of one stream,
+        run in order.
 
         Parameters
         ----------
@@ -140,8 +140,8 @@ class Session:
         shape.
 
         For tests and debugging: the program is cut short by an END behind the layer, and made whole again afterwards.
-        The states of a stateful session are afterwards what they were. Raises :class:`~systola.errors.ProgramError` for
-        a layer that does not exist.
+        Afterwards the states of a stateful session are what they were before. Raises
+        :class:`~systola.errors.ProgramError` for a layer that does not exist.
         """
         batch = split_batch(x, self.inputs)
         record = self._layer(layer)
@@ -155,7 +155,7 @@ class Session:
     def intermediates(self, x: Values) -> dict[str, Int8Array]:
         """Outputs of all layers for one input, by layer name; runs the program once for each layer.
 
-        The states of a stateful session are afterwards those after one run.
+        Afterwards the states of a stateful session are those after one run.
         """
         batch = split_batch(x, self.inputs)
         states = self._read_states()
@@ -185,7 +185,7 @@ class Session:
         at_once = len(groups) > 1 and not self.program.stateful and self.device.transport.runs_batches
         try:
             answers = self._run_at_once(groups) if at_once else self._run_in_turn(groups)
-        except ProgramStopped:  # in one of them: in turn, the one that fails says why
+        except ProgramStopped:  # one has failed: run in turn, it will say why
             answers = self._run_in_turn(groups)
         return [np.concatenate(column)[: len(batch.items)] for column in zip(*answers, strict=True)]
 
@@ -201,7 +201,7 @@ class Session:
         ]
         placements = [binding.placement for binding in self.program.outputs]
         columns = self.device.transport.run_batch(inputs, [(placement.start, placement.size) for placement in placements])
-        if self.device.has_cycles:  # those of the last inference
+        if self.device.has_cycles:  # they are those of the last inference
             outcome = self.device.outcome()
             self.counters, self._marks = outcome.counters, outcome.marks
         else:
@@ -219,7 +219,7 @@ class Session:
         return self._finish([self._read(binding) for binding in self.program.outputs])
 
     def _finish(self, raw: list[Int8Array]) -> list[Int8Array]:
-        """The device's outputs with the driver's part, the last softmax, done."""
+        """The outputs of the model: those of the device, with a last softmax computed here."""
         for step in self.program.softmax:
             from systola_firmware.numerics.softmax import softmax
 

@@ -32,7 +32,7 @@ def device_for(preset: str) -> Device:
 
 
 def ports_of(block: Component) -> Iterator[tuple[str, Flow, Value]]:
-    """Name, direction and value of each port; a ready or valid that is always one is none."""
+    """Name, direction and value of each port. A ``ready`` or ``valid`` that is constantly 1 is not a port."""
     for path, member, value in block.signature.flatten(block):
         if not isinstance(value, Const):
             yield "__".join(map(str, path)), member.flow, Value.cast(value)
@@ -42,7 +42,7 @@ class Registered(Component):
     """``inner`` with a register on every bit of its ports, so that paths from and to ports count, and with four pins.
 
     The registers of the inputs are a chain from the pin ``i``, those of the outputs are folded into a chain to the pin
-    ``o`` by exclusive or, one register later: any block fits the pins of any package, and nothing of it is found to be
+    ``o`` by exclusive or, one register later: any block fits the pins of any package, and synthesis finds nothing of it
     unused. On iCE40 and Gowin, the reset is a register too; on ECP5 there is none, as on the boards
     (:mod:`systola_boards.fpga.clocking`).
 

@@ -1,4 +1,4 @@
-"""What makes a block of a configuration."""
+"""The type of the functions that make a block for a configuration."""
 
 from collections.abc import Callable
 

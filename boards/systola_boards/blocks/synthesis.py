@@ -25,8 +25,8 @@ from systola_hdl.cells.families import Family, platform_of
 
 __all__ = ["BlockResult", "app", "measure"]
 
-#: nextpnr for Gowin chooses no pins. Three for those of :class:`~systola_boards.blocks.catalogue.Registered`: a clock
-#: and two.
+#: nextpnr for Gowin chooses no pins. These are for the three ports of
+#: :class:`~systola_boards.blocks.catalogue.Registered`.
 _PINS = {Family.GOWIN: 'IO_LOC "clock" 4;\nIO_LOC "i" 15;\nIO_LOC "o" 16;\n'}
 
 
@@ -42,7 +42,7 @@ class BlockResult:
     route: Route | None
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result, ready for JSON."""
         return {
             "block": self.block,
             "preset": self.config.name,
@@ -55,11 +55,11 @@ class BlockResult:
 
 
 def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int = 1) -> BlockResult:
-    """Synthesise ``block`` as it is for what it takes; ``route`` it between registers (:class:`Registered`) for its
-    clock.
+    """Synthesise ``block`` as it is, to see what it takes; with ``route``, also route it between registers
+    (:class:`Registered`), to see its clock.
 
-    What does not fit is not routed, nor is anything for an FPGA whose placer is not run here. Raises ``ValueError`` for
-    an unknown block and :class:`SynthesisError`.
+    A block that does not fit is not routed, and no block is for an FPGA whose placer is not run here. Raises
+    ``ValueError`` for an unknown block and :class:`SynthesisError`.
     """
     blocks = blocks_of(config)
     if block not in blocks:

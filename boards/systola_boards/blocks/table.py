@@ -18,7 +18,7 @@ __all__ = ["BLOCKS_JSON", "PRESETS", "app", "row_of"]
 #: Where the results are kept, from the root of the repository.
 BLOCKS_JSON = Path("docs/blocks.json")
 
-#: One for each family.
+#: The presets that are measured: one for each FPGA family.
 PRESETS = ("ulx3s-85f", "icebreaker", "tang-nano-20k", "litefury")
 
 

@@ -20,8 +20,8 @@ from systola_hdl.tops.board import Systola
 
 __all__ = ["BAUD_TOLERANCE", "Board", "BoardTop"]
 
-#: The most by which the UART's rate may differ from what is told to the host: the receivers at both ends bear twice
-#: that.
+#: The most by which the UART's rate may differ from the rate that the host is told: the receivers at both ends tolerate
+#: twice that.
 BAUD_TOLERANCE = 0.02
 
 
@@ -32,15 +32,15 @@ class Board:
     Attributes
     ----------
     name, title:
-        For the command line; for people.
+        Names for the command line and for people.
     platform:
         Makes the Amaranth platform; it has a resource ``uart`` with ``rx`` and ``tx`` as the FPGA sees them.
     preset:
-        Its engine.
+        Preset of its engine.
     button:
         Name and number of the resource that resets the engine, or None.
     leds:
-        Names and numbers of the lights for link activity and for a running program; with one light only, it shows both.
+        Names and numbers of the lights for link activity and for a running program; a single light shows both.
     uart_baud:
         Baud rate if it is not the preset's.
     serial:
@@ -50,7 +50,7 @@ class Board:
     loaders:
         Commands that load ``{bitstream}`` into the FPGA, the best first; the first whose program is installed is taken.
     seed:
-        Of the placement, if none is asked for: one whose result meets the clock.
+        Seed of the placement, if none is asked for: one whose result meets the clock.
     built_in_ci:
         Whether continuous integration builds its bitstream.
     """
@@ -111,7 +111,7 @@ class BoardTop(Component):
     Parameters
     ----------
     board:
-        Whose pins.
+        The board whose pins they are.
     inner:
         :class:`~systola_hdl.tops.board.Systola`, or anything else with its members.
     pll:

@@ -42,7 +42,7 @@ COLORLIGHT_I5 = Board(
     serial="CMSIS-DAP debugger",
     port="/dev/ttyACM0",
     seed=3,
-    # The bridge is a microcontroller, of which 3 Mbaud are not known to work.
+    # The bridge is a microcontroller, for which it is not known whether 3 Mbaud work.
     uart_baud=1_000_000,
     loaders=(("openFPGALoader", "-b", "colorlight-i5", "{bitstream}"), ("ecpdap", "program", "{bitstream}")),
 )

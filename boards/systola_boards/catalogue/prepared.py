@@ -10,7 +10,7 @@ from systola_firmware.spec.config import Config
 
 __all__ = ["PREPARED", "STATE", "PreparedBoard"]
 
-#: What is said of each.
+#: The state of each of them, for tables.
 STATE = "prepared, never built here"
 
 
@@ -21,15 +21,15 @@ class PreparedBoard:
     Attributes
     ----------
     name, title:
-        For the command line; for people.
+        Names for the command line and for people.
     device, part:
-        Its FPGA, and that one's full name for openXC7's tools.
+        Its FPGA, and the full name of that for openXC7's tools.
     preset:
-        Its engine.
+        Preset of its engine.
     pins:
         Pins by port of the design.
     standards:
-        The I/O standards of those that are not pins of a transceiver.
+        I/O standards of the pins that do not belong to a transceiver.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PreparedBoard:
 
     @property
     def constraints(self) -> str:
-        """For openXC7: pins, standards, and the clocks that come from outside or from the transceiver."""
+        """Constraints for openXC7: pins, standards, and the clocks that come from outside or from the transceiver."""
         lines = [f"set_property PACKAGE_PIN {pin} [get_ports {{{port}}}]" for port, pin in self.pins.items()]
         lines += [f"set_property IOSTANDARD {standard} [get_ports {{{port}}}]" for port, standard in self.standards.items()]
         lines += ["set_property PULLUP true [get_ports {sys_rst_n}]"]

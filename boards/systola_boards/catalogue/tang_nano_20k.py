@@ -38,7 +38,7 @@ TANG_NANO_20K = Board(
     leds=(("led", 0), ("led", 1)),
     serial="BL616",
     port="/dev/ttyUSB1",
-    # The bridge is a microcontroller, of which 3 Mbaud are not known to work.
+    # The bridge is a microcontroller, for which it is not known whether 3 Mbaud work.
     uart_baud=1_000_000,
     loaders=(("openFPGALoader", "-b", "tangnano20k", "{bitstream}"),),
 )

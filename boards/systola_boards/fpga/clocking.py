@@ -24,8 +24,8 @@ class ClockGenerator(Elaboratable):
 
     The lock and the button are asynchronous: they only set and clear flip-flops asynchronously, whose release is
     synchronised. There is one clock, that of ``sync``, so nothing crosses between clocks. Its constraint is nextpnr's
-    default frequency and what nextpnr derives from the PLL's input; the build checks that it came to what the PLL
-    makes.
+    default frequency and what nextpnr derives from the PLL's input; the build checks that nextpnr has used the
+    frequency that the PLL makes.
 
     * ECP5: ``sync`` has no reset of its own, which would be a net to all flip-flops of the chip in one cycle. The
       global set/reset (SGSR) holds them at their initial values, as in Amaranth's own designs for this family.
@@ -48,7 +48,7 @@ class ClockGenerator(Elaboratable):
 
     @staticmethod
     def domain(platform: Any) -> ClockDomain:
-        """The domain that it drives, for the module that has it and the engine within."""
+        """The clock domain that it drives, for the module that contains it and the engine."""
         return ClockDomain("sync", reset_less=family_of(platform) is Family.ECP5)
 
     def elaborate(self, platform: Any) -> Module:
@@ -61,7 +61,7 @@ class ClockGenerator(Elaboratable):
         if self._button is not None:
             m.submodules.button = button = io.Buffer("i", self._button)
             m.d.comb += hold.eq(~locked | button.i)
-        if family is Family.ICE40:  # its PLL has the pin's buffer within
+        if family is Family.ICE40:  # its PLL contains the pin's buffer
             m.submodules.pll = self._ice40(clock, locked)
         else:
             m.submodules.buffer = buffer = io.Buffer("i", self._clock)
@@ -74,7 +74,7 @@ class ClockGenerator(Elaboratable):
         return m
 
     def _global_reset(self, m: Module, clock: Signal, hold: Signal) -> None:
-        # The two flip-flops that release it are not subject to it themselves.
+        # The two flip-flops that release the reset are not reset by it themselves.
         first, second = Signal(), Signal()
         m.submodules.release0 = Instance("FD1S3DX", p_GSR="DISABLED", i_CK=clock, i_CD=hold, i_D=C(1), o_Q=first)
         m.submodules.release1 = Instance("FD1S3DX", p_GSR="DISABLED", i_CK=clock, i_CD=hold, i_D=first, o_Q=second)
@@ -93,7 +93,7 @@ class ClockGenerator(Elaboratable):
 
     def _ecp5(self, source: Signal, clock: Signal, locked: Signal) -> Instance:
         dividers = {f"p_{name}": value for name, value in self.settings.parameters.items()}
-        # Phases of zero: CPHASE is the divider less one.
+        # For a phase of zero, CPHASE is the divider less one.
         return Instance(
             "EHXPLLL",
             **dividers,

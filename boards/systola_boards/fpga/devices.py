@@ -13,7 +13,7 @@ __all__ = ["DEVICES", "Device", "HardBlocks", "Resource", "device_of"]
 
 @dataclass(frozen=True)
 class Resource:
-    """Something an FPGA has a number of.
+    """A kind of resource of an FPGA.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class Resource:
     available:
         How many there are.
     weights:
-        How many of them a cell of Yosys' netlist takes, by the beginning of its type.
+        How many of them a cell of Yosys' netlist takes, by the beginning of the cell's type.
     """
 
     name: str
@@ -30,7 +30,8 @@ class Resource:
     weights: Mapping[str, float]
 
     def used(self, cells: Mapping[str, int]) -> int:
-        """How many of them a netlist takes, by its cells of each type; the longest beginning counts."""
+        """How many of them a netlist takes, by its cells of each type. Of several beginnings that fit, the longest
+        counts."""
         total = 0.0
         for cell, count in cells.items():
             beginnings = [beginning for beginning in self.weights if cell.startswith(beginning)]
@@ -75,24 +76,24 @@ class Device:
     Attributes
     ----------
     name:
-        The vendor's.
+        The vendor's name for it.
     family:
-        Which cells it has.
+        Family that says which cells it has.
     resources:
-        What it has.
+        How much it has of everything.
     synthesis:
         Commands of Yosys, from the RTLIL as read to the netlist ``top.json``.
     placer, placer_options:
         nextpnr's program for it and that program's options for the part; no program if none is run here.
     constraints:
-        The name of the file of constraints, as Amaranth's platform writes it; its end is its kind.
+        The name of the file of constraints, as Amaranth's platform writes it; its extension is its kind.
     packer, packer_options:
         The program that makes the bitstream from what nextpnr writes, and its arguments; ``{routed}`` and
         ``{bitstream}`` stand for the files.
     bitstream:
-        The end of the bitstream's name.
+        The extension of the bitstream's file.
     hard_blocks:
-        Sites of the cells that :mod:`systola_boards.fpga.floorplan` places; none where nextpnr does this well.
+        Sites of the cells that :mod:`systola_boards.fpga.floorplan` places; none if nextpnr places them well.
     """
 
     name: str
@@ -112,7 +113,7 @@ class Device:
         return [(resource.name, resource.used(cells), resource.available) for resource in self.resources]
 
     def excess(self, cells: Mapping[str, int]) -> list[str]:
-        """What there is too much of, as "DSP 160 of 156"."""
+        """The resources of which a netlist takes too many, as "DSP 160 of 156"."""
         return [f"{name} {used} of {available}" for name, used, available in self.usage(cells) if used > available]
 
 
@@ -183,7 +184,7 @@ def _artix7(name: str, *, luts: int, multipliers: int, blocks: int) -> Device:
     )
 
 
-#: By name, as Amaranth's platforms name them (Gowin: the part without its package).
+#: The FPGAs by the names that Amaranth's platforms give them (Gowin: the part without its package).
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
@@ -233,8 +234,8 @@ DEVICES: dict[str, Device] = {
                 Resource("block RAM", 30, {"SB_RAM40_4K": 1}),
                 Resource("SPRAM", 4, {"SB_SPRAM256KA": 1}),
             ),
-            # Not -dsp: its pass takes every SB_MAC16 for a product of 16 x 16 bits and makes one of what is two of 8 x
-            # 8.
+            # Not -dsp: its pass takes every SB_MAC16 for one product of 16 x 16 bits, so it would turn those that are
+            # two products of 8 x 8 into one.
             synthesis=("synth_ice40 -device u -spram -top top -json top.json",),
             placer="nextpnr-ice40",
             placer_options=("--up5k", "--package", "sg48"),

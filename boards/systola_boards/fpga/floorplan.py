@@ -1,18 +1,18 @@
 """Where multipliers and block RAMs go, before nextpnr places the rest.
 
-nextpnr's analytic placer puts each of them on the free site nearest to where it would like to have it, one after the
-other. When nearly all sites are taken, the last ones land anywhere: on a full LFE5U-85F this made the wires almost
-twice as long. They are few, though, so they can be placed together:
+nextpnr's analytic placer computes a position for each of them and then puts one after the other on the free site
+nearest to its position. When nearly all sites are taken, the last ones end up anywhere: on a full LFE5U-85F this made
+the wires almost twice as long. They are few, though, so they can be placed together:
 
-1. Connections: each net pulls each two of its cells together, with 1 / (pins - 1); nets of more than ``_MOST_PINS`` are
-   left out.
+1. Connections: each net is a spring of strength 1 / (pins - 1) between each two of its cells; nets of more than
+   ``_MOST_PINS`` pins are left out.
 2. The soft cells (LUTs, flip-flops, carries) are eliminated from the Laplacian matrix of these springs: what is left
    says how strongly each two hard blocks pull each other through the logic and registers between them. This is the
    Schur complement; the more registers lie in a row between two, the weaker the pull.
 3. Simulated annealing exchanges sites: cost is the sum over all pairs of pull times distance ** 1.5, so that one long
    way costs more than two of half its length.
 
-Everything that is compared is an integer, so the same netlist gives the same plan on every machine.
+All costs that are compared are integers, so the same netlist gives the same plan on every machine.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from systola_boards.fpga.devices import HardBlocks
 
 __all__ = ["FLOORPLAN_VERSION", "Plan", "floorplan"]
 
-#: To be raised with every change of the results: they are kept.
+#: To be raised with every change of the results, because results are cached by it.
 FLOORPLAN_VERSION = "1"
 #: A net of more pins (a clock, a reset, an enable) says little about where a cell belongs.
 _MOST_PINS = 24
-#: Pulls are kept as whole numbers of this part of the strongest one between two pins.
+#: Unit of pulls, which are whole numbers of it: this part of the strongest pull between two pins.
 _PULL_UNIT = 1e-3
 #: Exchanges tried, for each hard block.
 _TRIES = 1500
-#: How far the temperature falls.
+#: The last temperature divided by the first.
 _COOLING = 1e-4
 #: Steps in which the soft cells' positions are solved for; the residual falls by a tenth in a few.
 _SOLVER_STEPS = 150
@@ -104,7 +104,7 @@ def _pulls(cells: Mapping[str, Any], names: Sequence[str]) -> NDArray[np.int64]:
                 weights += [1 / (len(pins) - 1)] * position
     springs = coo_array((weights, (rows, columns)), shape=(len(numbers), len(numbers))).tocsr()
     springs = springs + springs.T
-    # The little that is added holds cells that nothing holds.
+    # The small addend makes the matrix regular where cells have no springs.
     laplacian = (diags_array(np.asarray(springs.sum(axis=1)) + 1e-6) - springs).tocsr()
     soft, across = laplacian[hard:, hard:].tocsr(), laplacian[hard:, :hard].toarray()
     solution = _solve(soft, -across) if len(numbers) > hard else np.zeros_like(across)
@@ -155,7 +155,7 @@ class _Annealing:
                 self._put(int(block), int(site))
 
     def cost(self) -> int:
-        """Of all pairs."""
+        """The cost of all pairs."""
         return sum(self._cost(block, self.position[block], -1) for block in range(len(self.kinds))) // 2
 
     def run(self, tries: int) -> None:
@@ -170,7 +170,7 @@ class _Annealing:
             if site == self.site[block]:
                 continue
             change = self._change(block, site)
-            if number < 500:  # how much an exchange matters, to begin with
+            if number < 500:  # to begin with, see how much an exchange changes the cost
                 changes.append(abs(change))
                 start = temperature = sum(changes) / len(changes)
             elif change < 0 or random.random() < np.exp(-change / max(temperature, 1e-9)):
@@ -206,7 +206,8 @@ class _Annealing:
         return int(costs.sum() if without < 0 else costs[others != without].sum())
 
     def _wanted(self, block: int) -> int:
-        """A site near the middle of those that pull, give or take a few columns."""
+        """A site near the weighted middle of the blocks that pull ``block``, with a random offset of a few columns and
+        rows."""
         kind, pulls = self.kinds[block], self.pulls[block]
         middle = (pulls @ self.position[self.others[block]]) // max(int(pulls.sum()), 1)
         aim = middle + self.random.integers(-20, 21, 2)

@@ -1,8 +1,8 @@
 """Dividers of the FPGAs' PLLs for a wanted frequency.
 
-Each function tries every setting within the data sheet's limits and takes the nearest output frequency; of equal ones
-that with the highest frequency at the phase detector, and of those the one whose oscillator is nearest to the middle of
-its range.
+Each function tries every setting within the data sheet's limits and takes the one with the nearest output frequency. Of
+several with this frequency it takes the one with the highest frequency at the phase detector, and of several of these
+the one whose oscillator is nearest to the middle of its range.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from systola_hdl.cells.families import Family
 
 __all__ = ["TOLERANCE", "PllSettings", "ecp5_pll", "gowin_pll", "ice40_pll", "pll_for"]
 
-#: How far the nearest frequency may be from the wanted one, as a part of it.
+#: How far the nearest frequency may be from the wanted one, as a fraction of the wanted one.
 TOLERANCE = Fraction(1, 100)
 
 _MHZ = 1_000_000

@@ -1,1 +1,2 @@
-"""The netlist check: what synthesis has made of an engine runs a model and answers bit by bit as it should."""
+"""The netlist check: the netlist that synthesis makes of an engine runs a model, and every answer must be right bit by
+bit."""

@@ -12,7 +12,7 @@ __all__ = ["Fault", "faulty"]
 
 
 class Fault(enum.StrEnum):
-    """What is changed."""
+    """Which cell is changed, and what of it."""
 
     LUT = "lut"  #: the lowest bit of a look-up table of the link's checksum: what it gives where all its inputs are 0
     MULTIPLIER = "multiplier"  #: the highest bit of the moving operand of one of the array's multipliers: it is always 0

@@ -1,9 +1,9 @@
-"""The netlist check: what synthesis has made of an engine runs a model and answers bit by bit as it should.
+"""The netlist check: the netlist that synthesis makes of an engine runs a model, and every answer must be right bit by
+bit.
 
-``systola netlist``. A board's inside, down to its UART's pins, is mapped to the cells of an FPGA
-family by Yosys; the cells' simulation models (:mod:`systola_sim.cells`) go with it into Verilator, and the usual driver
-talks to the pins. The answers must be the golden model's. With ``--fault`` one cell is another one, which the check
-must notice.
+``systola netlist``. A board's inside, down to its UART's pins, is mapped to the cells of an FPGA family by Yosys; the
+cells' simulation models (:mod:`systola_sim.cells`) go with it into Verilator, and the usual driver talks to the pins.
+The answers must be the golden model's. With ``--fault`` one cell is changed, which the check must notice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MODEL, IMAGES = EXAMPLES / "digits_cnn_int8.tflite", EXAMPLES / "digits_test.npz
 #: Clock cycles a bit of the line: the least that the board's UART can do, because simulated cycles take time.
 DIVISOR = 4
 
-# Bits of the wrapper's port `uart_divisor`, which a board has no use for, that switch a fault on.
+# Bits that switch a fault on, of the wrapper's port `uart_divisor`, for which a board has no other use.
 _FAULT_BITS = {Fault.LUT: 14, Fault.MULTIPLIER: 15}
 
 # The board behind the ports of a simulated one; bytes come and go at the UART's pins only.
@@ -114,8 +114,8 @@ def open_netlist(config: Config, netlist: CellNetlist, fault: Fault | None = Non
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether each answer was right, and the cycles of the last inference by the device's own counter, without its
-    line."""
+    """Whether each answer was right, and the cycles of the last inference by the device's own counter, without the time
+    on its serial line."""
 
     right: list[bool]
     cycles: int

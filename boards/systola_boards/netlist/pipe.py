@@ -13,7 +13,8 @@ LIMIT_CYCLES = 10_000_000
 
 
 class NetlistPipe(VerilatedBoard):
-    """Raises :class:`~systola.errors.LinkError` where a real board would be waited for in vain."""
+    """The pipe to the netlist. Raises :class:`~systola.errors.LinkError` where one would wait for a real board in
+    vain."""
 
     _asked = False
 

@@ -27,7 +27,7 @@ __all__ = ["ALL", "Failed", "Result", "app", "build"]
 #: The name that stands for all boards.
 ALL = "all"
 
-#: nextpnr keeps clocks as periods in whole picoseconds.
+#: Relative rounding error of nextpnr's clocks, which it keeps as periods in whole picoseconds.
 _ROUNDING = 1e-4
 
 
@@ -52,7 +52,7 @@ class Result:
         return self.route.slack >= 1
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result, ready for JSON."""
         device = self.board.device
         return {
             "board": self.board.name,

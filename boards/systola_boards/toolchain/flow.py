@@ -1,4 +1,5 @@
-"""From RTLIL to a bitstream: Yosys, nextpnr and the packer of a device. Every step's result is kept by its content."""
+"""From RTLIL to a bitstream: Yosys, nextpnr and the packer of a device. The result of every step is cached by the
+content of its inputs."""
 
 from __future__ import annotations
 
@@ -40,14 +41,14 @@ class Netlist:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a routing is asked for.
+    """What nextpnr is asked for.
 
     Attributes
     ----------
     clock_mhz:
-        Of every clock that the constraints do not name.
+        Frequency of every clock that the constraints do not name.
     seed:
-        Of the placement.
+        Seed of the placement.
     constraints:
         The file of pins and clocks; without one, the design has no pins (see :mod:`systola_boards.blocks.catalogue`).
     """
@@ -66,7 +67,7 @@ class Routed:
 
 
 #: Yosys names bit 3 of a port ``tile`` as Amaranth names the port's field 3, and stops at the second ``tile[3]``
-#: (https://github.com/YosysHQ/yosys/issues/4349): this leaves the fields without names.
+#: (https://github.com/YosysHQ/yosys/issues/4349): this command takes the names of the fields away.
 HIDE_FIELDS = "rename -hide w:*\\[*"
 
 
@@ -84,8 +85,8 @@ def synthesize(device: Device, rtlil: str, folder: Path, yosys: Tool, *, before:
 
 
 def planned(device: Device, netlist: Netlist, seed: int) -> Netlist:
-    """The netlist with the sites of its hard blocks chosen (:mod:`systola_boards.fpga.floorplan`), where the device
-    wants that.
+    """The netlist with the sites of its hard blocks chosen (:mod:`systola_boards.fpga.floorplan`); unchanged for a
+    device without ``hard_blocks``.
 
     A large board takes two minutes.
     """
@@ -133,7 +134,7 @@ def pack(device: Device, routed: Routed, folder: Path, packer: Tool) -> bytes:
 
 
 def best(results: Sequence[Routed]) -> Routed:
-    """The result whose critical clock has most to spare."""
+    """The result whose critical clock has the largest slack."""
     return max(results, key=lambda result: result.route.slack)
 
 

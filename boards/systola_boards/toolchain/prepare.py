@@ -1,7 +1,7 @@
 """Writes what another machine needs to build a prepared board: ``systola prepare``, or
 ``make prepare``.
 
-Nothing here runs the tools that it is for: openXC7's Yosys and nextpnr-xilinx, Project X-Ray's data, and the open
+None of the tools that this is for is run here: openXC7's Yosys and nextpnr-xilinx, Project X-Ray's data, and the open
 wrapper of the hard block PCIE_2_1 and its transceiver that the recipe names.
 """
 

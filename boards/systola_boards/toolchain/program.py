@@ -21,7 +21,8 @@ class NotLoaded(RuntimeError):
 
 
 def load(board: Board, folder: Path) -> str:
-    """Load ``folder/BOARD/BOARD.EXTENSION`` by the first of the board's programs that is installed; its name.
+    """Load ``folder/BOARD/BOARD.EXTENSION`` by the first of the board's programs that is installed. Returns the name of
+    that.
 
     Raises :class:`NotLoaded`.
     """

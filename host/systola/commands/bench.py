@@ -1,4 +1,4 @@
-"""``systola bench`` without a model: everything that there is to measure, in one table."""
+"""``systola bench`` without a model: it measures everything that it finds, in one table."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def common(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of every command; both act elsewhere."""
+    """Options of every command: :func:`main` looks for ``--debug``, and the callback of ``--version`` acts."""
 
 
 def _preset(name: str) -> Config:

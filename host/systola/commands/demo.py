@@ -30,7 +30,7 @@ TEST_IMAGES = EXAMPLES / "digits_test.npz"
 #: Images that are shown: the first ones, and the first that the model gets wrong.
 _SHOWN, _SHOWN_WRONG = 5, 2
 
-#: What stands behind a device's name, by the kind before its colon.
+#: What a device is, by the kind that its name has before the colon.
 _KINDS = {
     "sim": "simulated by Verilator, clock cycle by clock cycle",
     "golden": "the numpy interpreter, which knows no cycles",
@@ -101,7 +101,7 @@ def _answer_table(images: Int8Array, labels: npt.NDArray[np.int64], answers: Int
 
 
 def demonstrate(device: str, console: Console) -> bool:
-    """Run the demonstration; whether every answer equals the oracle's."""
+    """Run the demonstration. Returns whether every answer equals the oracle's."""
 
     def tell(what: str, text: str) -> None:
         console.print(f"{what + ':':<11}{text}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What every command does with what goes wrong: one sentence on stderr, and exit code 1."""
+"""How every command reports a failure: one sentence on stderr, and exit code 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def guarded(action: Callable[[], None], *, debug: bool) -> None:
     ``debug``."""
     try:
         action()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         sys.stderr.close()
         sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:

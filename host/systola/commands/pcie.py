@@ -1,4 +1,4 @@
-"""``systola pcie list``, ``bind`` and ``unbind``: which devices there are, and who has them."""
+"""``systola pcie list``, ``bind`` and ``unbind``: which devices there are, and which driver has each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="domain:bus:device.function, such as 0000:03:00.0.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-#: The kernel; tests put another one here.
+#: The kernel; tests replace it.
 SYSTEM = System()
 _out = Console()
 

@@ -1,7 +1,7 @@
 """Sub-commands that other packages add by the entry-point group ``systola.commands``; each is a function for typer.
 
-The arrow between the packages stays as it is: the boards' package knows the driver, never the other way round. An entry
-point is loaded when its command is called, so that `systola --help` does not wait for heavy packages.
+So the boards' package depends on the driver, and the driver does not depend on the boards' package. An entry point is
+loaded when its command is called, so that `systola --help` does not wait for heavy packages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["GROUP", "add_commands"]
 
 GROUP = "systola.commands"
 
-#: All words behind the command's name are for the function that the entry point names, `--help` too.
+#: All words after the command's name go to the function that the entry point names, `--help` too.
 _HAND_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -50,8 +50,8 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
 
 
 def _first_line(point: EntryPoint) -> str:
-    """The first line of the function's docstring, found in its text: every command comes past here, so nothing is
-    imported or parsed. Empty where there is none."""
+    """The first line of the function's docstring, found in its text: every command calls this, so to save time nothing
+    is imported or parsed. Empty if there is no docstring."""
     package, *modules = point.module.split(".")
     spec = find_spec(package)
     if spec is None or spec.origin is None:

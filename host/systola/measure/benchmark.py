@@ -62,7 +62,7 @@ def step_bound(units: int, config: Config) -> float:
 
 
 def _recurrence(session: Session, layer: LayerProfile) -> dict[str, Any]:
-    """Of a recurrent layer, entry ``recurrence``: each counter of the recurrence as cycles for each time step."""
+    """The entry ``recurrence`` of a recurrent layer: each counter of the recurrence, as cycles for each time step."""
     if not layer.recurrence:
         return {}
     units = next(record.output.shape[-1] for record in session.program.layers if record.name == layer.name)

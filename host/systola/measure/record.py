@@ -14,18 +14,18 @@ __all__ = ["STALL_PREFIX", "Record", "stalls", "utilization", "write_record"]
 #: A recurrent layer's entry has also ``recurrence``, per time step; the record of a synthetic LSTM also ``batch``.
 Record = dict[str, Any]
 
-#: What the names of counters of waiting begin with.
+#: Beginning of the names of the counters that count waiting.
 STALL_PREFIX = "wait_"
 
 
 def stalls(counters: dict[str, int]) -> dict[str, int]:
-    """The counters of waiting, by what was waited for."""
+    """The counters that count waiting, by what was waited for."""
     return {name.removeprefix(STALL_PREFIX): value for name, value in counters.items() if name.startswith(STALL_PREFIX)}
 
 
 def utilization(macs: int, cycles: int, config: Config) -> float:
-    """The part of the array's multiplications that the model needed: ``macs / (cycles * rows * columns)``, 0 for no
-    cycles."""
+    """The share of the array's possible multiplications that the model needed: ``macs / (cycles * rows * columns)``, 0
+    for no cycles."""
     return macs / (cycles * config.rows * config.columns) if cycles else 0.0
 
 

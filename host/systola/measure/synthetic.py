@@ -25,14 +25,15 @@ UNITS = 128
 BATCHES = (1, 2, 4)
 STEPS = 8
 
-#: Halves each factor: the multiplier of all requantizations here, which so are shifts.
+#: The multiplier of all requantizations here. It stands for one half, so that the requantizations are shifts.
 _HALF = 1 << 30
 
 
 def lstm_graph(units: int = UNITS, features: int = UNITS, *, steps: int = STEPS, batch: int = 1, seed: int = 0) -> Graph:
     """One LSTM over an int8 input of the shape ``(batch, steps, features)``.
 
-    Gates are in their middle for 128 units and features, so the answers depend on every weight.
+    With 128 units and features, preactivations are in the range where the gates are not saturated, so the answers
+    depend on every weight.
     """
     generator = np.random.default_rng(seed)
 
@@ -48,8 +49,8 @@ def lstm_graph(units: int = UNITS, features: int = UNITS, *, steps: int = STEPS,
         input_weights=generator.integers(-127, 128, (4, units, features), dtype=np.int8),
         recurrent_weights=generator.integers(-127, 128, (4, units, units), dtype=np.int8),
         bias=generator.integers(-999, 1000, (4, units)).astype(np.int32),
-        # Sums are about 60,000; half of 2^-4 of that is some half of the unit of Q3.12. o·tanh(c) is Q0.30, h of scale
-        # 2^-7.
+        # Sums are about 60,000, so half of 2^-4 of them is about half of 1 in Q3.12. o·tanh(c) is Q0.30, and h has the
+        # scale 2^-7.
         input_requantization=shift(4, -4),
         recurrent_requantization=shift(4, -4),
         hidden_requantization=shift(1, -22),

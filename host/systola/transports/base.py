@@ -13,7 +13,8 @@ __all__ = ["Pipe", "ProgramStopped", "Transport"]
 
 
 class ProgramStopped(Exception):
-    """A program of a batch stopped with an error. Not for the user: one run by itself finds the reason."""
+    """A program of a batch stopped with an error. The caller runs the inferences in turn to find the reason, so a user
+    does not see this."""
 
 
 class Pipe(Protocol):
@@ -75,6 +76,6 @@ class Transport(ABC):
         raise NotImplementedError(f"{self.describe()} runs one inference at a time")
 
     def pump(self, seconds: float) -> None:
-        """Let the device work for about ``seconds`` of its own time: a board just takes them, a simulation runs that
-        far."""
+        """Let the device work for about ``seconds`` of its own time: a board works while this waits, a simulation runs
+        that far."""
         time.sleep(seconds)

@@ -12,7 +12,8 @@ from systola_sim.machine.golden_board import BadAddressError, GoldenBoard
 
 __all__ = ["GoldenTransport"]
 
-#: Inferences that the interpreter takes at once: their activation memories together stay within some tens of megabytes.
+#: Inferences that the interpreter runs at once, so that their activation memories together take some tens of megabytes
+#: at most.
 _BATCH = 64
 
 

@@ -36,7 +36,7 @@ _LONGEST_FRAME = HEADER_BYTES + 4 * MAX_WORDS + CRC_BYTES + _FRAMING_BYTES
 #: Frames in flight: far below the 128 within which the device knows a repeat.
 _WINDOW_FRAMES = 48
 
-#: How much longer to wait after a vain attempt.
+#: Factor by which the timeout grows with an attempt that brought no response.
 _GROWTH = 1.5
 
 
@@ -99,19 +99,19 @@ class LinkTransport(Transport):
     Parameters
     ----------
     pipe:
-        The bytes' way; closed with this object.
+        Carries the bytes; closed with this object.
     name:
         For messages, as the user wrote it.
     timeout:
-        Seconds without a response after which what is unanswered is sent again. They grow by half with each vain
-        attempt, and shrink again by as much with each transfer that needs none: a slow device is soon given the time
-        that it needs.
+        Seconds without a response after which the unanswered requests are sent again. The time grows by half with each
+        attempt that brings no response, and shrinks by as much with each transfer that sends nothing again: so a slow
+        device soon gets the time that it needs.
     attempts:
-        How often that happens without any progress before :class:`~systola.errors.LinkError`.
+        How often that happens without any progress until :class:`~systola.errors.LinkError` is raised.
     hint:
         Words added to the message when a device answers bytes that are no frames, e.g. about the baud rate.
     clock:
-        Seconds that pass; another one than the system's makes tests independent of the machine's load.
+        Returns the time in seconds. Tests give one that does not depend on the load of the machine.
     """
 
     def __init__(
@@ -251,7 +251,8 @@ class LinkTransport(Transport):
                     continue  # a repeat of something already settled
                 if response.status == LinkStatus.OUT_OF_ORDER:
                     # Every frame after a lost one is refused. The last refusal says that the device holds nothing more:
-                    # only then does a new window fit. Should that one be lost too, a shortened wait ends it.
+                    # only then does a new window fit. Should that refusal be lost too, a shortened wait ends the
+                    # attempt.
                     if index == following - 1:
                         self.resends += following - base
                         following = base
@@ -274,8 +275,8 @@ class LinkTransport(Transport):
         return [answer for answer in answers if answer is not None]
 
     def _fits(self, flight: Sequence[_Request]) -> bool:
-        """Whether these may be on their way together: neither side's receive buffer is asked to hold more than it
-        has."""
+        """Whether these requests may be in flight together: then neither side's receive buffer has to hold more than it
+        can."""
         return len(flight) == 1 or (
             len(flight) <= _WINDOW_FRAMES
             and sum(request.request_bytes for request in flight) < RECEIVE_BUFFER_BYTES

@@ -1,4 +1,4 @@
-"""A serial port as a byte pipe, with each of its troubles told in one sentence."""
+"""A serial port as a byte pipe, with each of its failures reported in one sentence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from systola.errors import LinkError
 
 __all__ = ["SerialPipe"]
 
-#: A cable takes bytes at its own rate, whoever listens; only a pseudo-terminal makes its writer wait for the simulation
-#: behind it.
+#: A serial port takes bytes at its own rate, whether or not anything reads them; only a pseudo-terminal makes its
+#: writer wait, for the simulation behind it.
 _WRITE_SECONDS = 60.0
 
 

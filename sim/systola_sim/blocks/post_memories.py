@@ -1,4 +1,4 @@
-"""Simulated memories around the post-processor: exact latencies, random stalls, garbage where nothing is promised."""
+"""Simulated memories around the post-processor: exact latencies, random stalls, random data where none is promised."""
 
 from __future__ import annotations
 

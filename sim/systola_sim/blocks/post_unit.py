@@ -1,7 +1,7 @@
 """POST, VECTOR, TABLE and LSTM as the loops of :mod:`systola_firmware.spec.isa`, element group by element group.
 
-:mod:`systola_sim.machine.datapath` computes whole instructions at once, for speed; this is the same in the order of the
-hardware, so it also tells what an instruction that stops with an error has written by then.
+:mod:`systola_sim.machine.datapath` computes whole instructions at once, for speed; this computes the same in the order
+of the hardware, so it also shows what an instruction that stops with an error has written until then.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _indices(operation: Operation, *loops: str) -> itertools.product[tuple[int, 
 class PostUnitModel:
     """``activation`` int8 (activation_bytes,), ``weights`` int8 (weight_bytes,), ``tables`` int32 (2, 256).
 
-    ``steps`` has a copy of ``activation`` for each block of the last LSTM but its last, as it was when the block was
-    complete.
+    ``steps`` has copies of ``activation`` as it was when each block of the last LSTM was complete, except its last
+    block.
     """
 
     config: Config
@@ -153,7 +153,7 @@ class PostUnitModel:
         self.tables[:tables] = self._words(operation["source"], words).view("<i4").reshape(tables, 256)
 
     def _lstm(self, operation: Operation, jobs: Sequence[Int32Array]) -> None:
-        """In bundles of as many units as the requantizers finish at once, at least one."""
+        """Execute an LSTM, in bundles of as many hidden units as the requantizers finish at once, at least one."""
         config, gates = self.config, len(GATES)
         outer, sequences = list(_indices(operation, "block", "group")), operation["x_count"]
         self.steps = []

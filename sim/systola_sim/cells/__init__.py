@@ -1,8 +1,8 @@
-"""Simulation models of FPGA vendors' cells, in Verilog: this package's own, after the vendors' documents, and those of
-Yosys.
+"""Simulation models of FPGA vendors' cells, in Verilog. Some are this package's own, after the vendors' documents, the
+others are Yosys'.
 
-This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes; Yosys the
-rest.
+This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes; the models of
+all other cells are Yosys'.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _needed(text: str, models: dict[str, str]) -> Iterable[str]:
 def with_cell_models(design: str, family: Family) -> str:
     """The Verilog text ``design`` and modules for all cells of ``family`` that it names, for Verilator.
 
-    A model of this package goes before Yosys' of the same name. Raises
+    A model of this package takes precedence over Yosys' model of the same name. Raises
     :class:`systola_sim.verilated.toolchain.ToolMissing` when Yosys' are needed and there is no Yosys.
     """
     models, macros = _yosys_models(family)

@@ -80,7 +80,8 @@ def _convolution_sums(layer: Convolution | DepthwiseConvolution, x: Int8Array) -
 
 
 def convolution(layer: Convolution, x: Int8Array) -> Int8Array:
-    """CONV_2D and FULLY_CONNECTED; of the latter's input only the order of the elements matters."""
+    """CONV_2D and FULLY_CONNECTED. Of the input of FULLY_CONNECTED only the order of the elements matters, not the
+    shape."""
     if layer.fully_connected:
         x = x.reshape(*layer.output.nhwc[:3], layer.weights.shape[3])
     return _finish(_convolution_sums(layer, x), layer.requantization, layer.output.zero_point, layer.minimum, layer.maximum)

@@ -72,7 +72,7 @@ def tanh(x: npt.ArrayLike, exponent: int) -> Int32Array:
 
 
 def preactivation(input_part: npt.ArrayLike, sums: npt.ArrayLike, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Int32Array:
-    """What a gate's function is taken of: ``saturate(input_part + saturate(REQ(sums)))``, Q3.12.
+    """The argument of a gate's function: ``saturate(input_part + saturate(REQ(sums)))``, Q3.12.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
-"""The kernel of the integer graph's LSTM: TFLM's UNIDIRECTIONAL_SEQUENCE_LSTM, with the state after every step to look
-at."""
+"""The kernel of the integer graph's LSTM: TFLM's UNIDIRECTIONAL_SEQUENCE_LSTM, which also returns the state after every
+step."""
 
 from __future__ import annotations
 

@@ -21,15 +21,13 @@ Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
-#: Range of the exponent, for every mode.
-
 
 def wrap32(values: npt.ArrayLike) -> Int32Array:
     """The low 32 bits of integers, read as two's complement."""
     return np.asarray(values, dtype=np.int64).astype(np.int32)
 
 
-#: A typed one: NumPy's stubs would give a bare Python integer the narrowest width.
+#: The number 1 with a type: NumPy's stubs would give a bare Python integer the narrowest width.
 _ONE = np.int64(1)
 
 

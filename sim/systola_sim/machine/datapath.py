@@ -1,4 +1,5 @@
-"""What each instruction does to the memories: the arithmetic of the numpy interpreter, without its order of events.
+"""What each instruction does to the memories: the arithmetic of the numpy interpreter. The order of events is the
+interpreter's.
 
 Every function works on :class:`Memories` of N inferences at once, which share weights, tables and addresses. MATMUL,
 POST and LSTM (:mod:`systola_sim.machine.lstm_datapath`) are cut into the *jobs* that the accumulators hand over, one
@@ -182,7 +183,7 @@ def run_post_job(memories: Memories, operation: Operation, job: int, half: int) 
     """
     config = memories.config
     positions = _offsets(operation, "y", "x")
-    if positions.size > config.accumulator_depth:  # found when the drain gets there, not before
+    if positions.size > config.accumulator_depth:  # the error occurs when the drain gets there, not before
         raise ProgramError(ErrorCode.BAD_FIELD)
     group, offset = _job_offset(operation, job)
     channels = operation["last_columns"] if group == operation["group_count"] - 1 else config.columns

@@ -56,14 +56,14 @@ class HostMemory(Protocol):
 
 
 class DmaModel:
-    """A golden board of ``config`` with its DMA engine: the bus of both, and :meth:`run` for the engine's time.
+    """A golden board of ``config`` with its DMA engine: both are on the bus, and :meth:`run` lets the DMA engine work.
 
     Parameters
     ----------
     config:
         Engine, with ``dma``; without, there is no DMA region.
     memory:
-        The host's.
+        The host's memory.
     interrupt:
         Called for each event.
     """
@@ -184,7 +184,7 @@ class DmaModel:
     def _stop(self, error: DmaError) -> None:
         self._error = error
         if self._address("record") and error is not DmaError.LINK_DOWN:
-            with contextlib.suppress(TransferError):  # the link is down, or the address nobody's
+            with contextlib.suppress(TransferError):  # the link is down, or nothing is at the address
                 self._record(self._address("record"), self._completed)
         if self.link_up:
             self._interrupt()

@@ -1,10 +1,10 @@
 """Executes programs on memory images: the meaning of the instruction set, in numpy, for N inferences at once.
 
-Units overlap in hardware, and only tokens and the two accumulator halves order them. The interpreter is a small-step
-machine over that freedom: a step dispatches the next instruction, runs one MATMUL job, or one POST or LSTM job (or
-VECTOR, or TABLE). A sound program gives the same answer whichever possible step is taken; :class:`Schedule` chooses
-between the two extremes, so that a missing token gives a wrong answer here, every time, rather than now and then in
-hardware.
+Units overlap in hardware, and only tokens and the two accumulator halves order them. The interpreter works in small
+steps, and any order of steps that these allow is possible: a step dispatches the next instruction, runs one MATMUL job,
+or one POST or LSTM job (or VECTOR, or TABLE). A sound program gives the same answer whichever possible step is taken;
+:class:`Schedule` chooses between the two extremes, so that a missing token gives a wrong answer here, every time,
+rather than now and then in hardware.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ __all__ = ["Outcome", "Schedule", "UnsoundProgramError", "execute"]
 
 Int8Array = npt.NDArray[np.int8]
 
-#: Instructions that a unit has taken, tokens and all, and not completed, at most. One more waits in front of each unit.
+#: Most instructions that a unit has taken, with their tokens, and not completed. One more may wait in front of each
+#: unit.
 IN_FLIGHT = 2
 #: Halves of the accumulators.
 HALVES = 2
@@ -70,11 +71,11 @@ class _Stop(Exception):
 
 @dataclass
 class _UnitState:
-    """A unit: the instruction that waits to be taken, and those in flight, each with its address."""
+    """State of a unit: the instruction that waits to be taken, and those in flight, each with its address."""
 
     waiting: tuple[int, Operation] | None = None
     flight: deque[tuple[int, Operation]] = field(default_factory=deque)
-    next_job: int = 0  #: of the oldest instruction in flight
+    next_job: int = 0  #: number of the next job of the oldest instruction in flight
 
     @property
     def active(self) -> bool:
@@ -100,7 +101,7 @@ class _Machine:
         self.units = {Unit.MATMUL: _UnitState(), Unit.POST: _UnitState()}
         self.filled = 0  # halves handed over so far; the next job of MATMUL fills half `filled % 2`
         self.drained = 0
-        self.state_written = 0  # `drained` when LSTM last finished a block
+        self.state_written = 0  # value of `drained` when LSTM last finished a block
 
     def run(self, schedule: Schedule) -> None:
         first, second = (Unit.MATMUL, Unit.POST) if schedule is Schedule.MATMUL_FIRST else (Unit.POST, Unit.MATMUL)
@@ -121,7 +122,8 @@ class _Machine:
         return True
 
     def _step_fetch(self) -> bool:
-        """Hand the next instruction to its unit. A fault of the words, like END, waits until all before is complete."""
+        """Hand the next instruction to its unit. An END, or a word that is no instruction, waits until all before it is
+        complete."""
         idle = not any(unit.active for unit in self.units.values())
         try:
             operation, following = self._fetch()
@@ -195,7 +197,7 @@ class _Machine:
         return True
 
     def _check(self, address: int, operation: Operation) -> None:
-        """What a unit looks at before it begins an instruction."""
+        """What a unit checks before it begins an instruction."""
         if operation.opcode is Opcode.LSTM and not self.memories.config.lstm:
             raise _Stop(ErrorCode.ILLEGAL_OPCODE, address)
         if breaks_a_rule(self.memories.config, operation):

@@ -17,7 +17,8 @@ Int64Array = npt.NDArray[np.int64]
 
 
 def _addresses(operation: Operation, base: str, suffix: str, blocks: npt.ArrayLike, offsets: Int64Array) -> Int64Array:
-    """Of the hidden state, the cells or the preactivations of ``blocks``: ``(blocks, sequences, offsets)``."""
+    """Addresses of the hidden states, the cells or the preactivations of ``blocks``: ``(blocks, sequences,
+    offsets)``."""
     block_steps = np.asarray(blocks) * (0 if base == "cell" else operation[f"block_step{suffix}"])
     sequences = np.arange(operation["x_count"]) * operation[f"x_step{suffix}"]
     result: Int64Array = operation[base] + block_steps[:, np.newaxis, np.newaxis] + sequences[:, np.newaxis] + offsets
@@ -28,7 +29,8 @@ def check_lstm(operation: Operation, columns: int) -> None:
     """Raise :class:`UnsoundProgramError` if an LSTM's hidden states, cells and preactivations overlap."""
     units = (operation["group_count"] - 1) * (columns // len(GATES)) + operation["last_units"]
     blocks = np.arange(operation["block_count"])
-    # A cell belongs to every block, but its bytes count once: two units in one cell would overlap too.
+    # All blocks use the same cells, so these are taken once. Their addresses may not repeat, unlike the others': two
+    # units with one cell would overlap.
     parts = (
         np.unique(_addresses(operation, "hidden", "", blocks, np.arange(units))),
         _addresses(operation, "cell", "_cell", [0], np.arange(2 * units)).reshape(-1),

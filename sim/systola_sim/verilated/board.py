@@ -12,7 +12,7 @@ from systola_sim.verilated.verilator import Progress, board_library
 
 __all__ = ["IDLE_CYCLES", "VerilatedBoard"]
 
-#: Cycles without any activity after which a board that is not busy will never answer: longer than the link takes for a
+#: Cycles without any activity after which a board that is not busy will never answer: more than the link takes for a
 #: frame.
 IDLE_CYCLES = 1 << 14
 
@@ -30,14 +30,14 @@ class VerilatedBoard:
     config:
         The engine.
     uart_divisor:
-        Clock cycles a bit: the pipe then is the board's UART pins, bit by bit. ``None``: the byte streams behind them,
-        quicker.
+        Clock cycles a bit: then bytes go bit by bit over the board's UART pins. ``None``: they go over the byte streams
+        behind the UART, which is quicker.
     library:
         A library already built; by default :func:`systola_sim.verilated.verilator.board_library` finds or builds it.
     progress:
-        Told each stage of a build.
+        Called with each stage of a build.
     host_bit_cycles:
-        Clock cycles of the host's bit at the pins, ``uart_divisor`` unless told.
+        Clock cycles of the host's bit at the pins, by default ``uart_divisor``.
 
     Raises :class:`systola_sim.verilated.toolchain.ToolMissing` and :class:`systola_sim.verilated.verilator.BuildError`.
     """

@@ -10,8 +10,8 @@ __all__ = ["CompiledBoard"]
 
 
 class CompiledBoard:
-    """One board of a library that has ``systola_create``, ``systola_destroy`` and further functions of what the first
-    returns.
+    """One board of a library that has ``systola_create``, ``systola_destroy`` and further functions, which take what
+    the first returns.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class CompiledBoard:
     signatures:
         Result and arguments of each function, by its name without ``systola_``.
     arguments:
-        Of ``systola_create``.
+        Arguments of ``systola_create``.
 
     Raises ``OSError`` for a file that is no such library.
     """

@@ -40,7 +40,7 @@ class Harness(CompiledBoard):
         Clock cycles a bit of the board's UART; the host then speaks to the board's pins bit by bit. ``None``: the host
         is at the byte streams behind the UART.
     host_bit_cycles:
-        Length of the host's bit in clock cycles, ``uart_divisor`` unless told: a host's baud rate is rarely quite the
+        Length of the host's bit in clock cycles, by default ``uart_divisor``: a host's baud rate is rarely quite the
         board's.
 
     Raises ``ValueError`` for a divisor outside 1..65535 and ``OSError`` for a file that is no such library.

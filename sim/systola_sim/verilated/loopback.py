@@ -32,10 +32,10 @@ def answer(data: bytes) -> bytes:
 
 
 class Loopback(wiring.Component):  # type: ignore[misc]  # Amaranth has no types
-    """Answers bytes in order. It takes one in three of four cycles at most, to exercise the harness's waiting.
+    """Answers bytes in order. It takes bytes in at most three of four cycles, so that the harness must wait.
 
-    Members: those of ``SimulationTop``. With ``select_uart`` the pins are in use, else the streams; ``uart_divisor`` is
-    clock cycles a bit.
+    Members: those of ``SimulationTop``. With ``select_uart`` it uses the pins, otherwise the streams; ``uart_divisor``
+    is clock cycles a bit.
     """
 
     def __init__(self) -> None:
@@ -103,8 +103,8 @@ class Loopback(wiring.Component):  # type: ignore[misc]  # Amaranth has no types
     def _build_transmitter(self, m: Module, source: SyncFIFOBuffered) -> Any:
         count, shift, left = Signal(16), Signal(_FRAME_BITS, init=(1 << _FRAME_BITS) - 1), Signal(range(_FRAME_BITS + 1))
         ready = Signal()
-        # In the last cycle of a stop bit too: without a gap between bytes, or a host at full speed would overrun the
-        # board.
+        # Ready in the last cycle of a stop bit too, so that there is no gap between bytes: otherwise a host at full
+        # speed would overrun the board.
         m.d.comb += [self.uart_tx.eq(shift[0]), ready.eq((left == 0) | ((left == 1) & (count <= 1)))]
         with m.If(ready):
             m.d.sync += left.eq(0)

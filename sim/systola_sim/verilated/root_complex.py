@@ -1,8 +1,8 @@
-"""A small root complex before the simulated gateware: the host's words, the device's accesses to memory, its
-interrupts.
+"""A small root complex in front of the simulated gateware, for the host's accesses to words, the device's accesses to
+memory, and its interrupts.
 
-It is a partner for whole models, not a judge: it cuts completions at fixed addresses, and answers after a fixed time,
-in order.
+It is there to run whole models and checks nothing: it cuts completions at fixed addresses, and answers after a fixed
+time, in order.
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ _STATUS = {DmaError.UNSUPPORTED_REQUEST: 1, DmaError.COMPLETER_ABORT: 4}
 class RootComplex:
     """The root complex of ``harness``; the device reaches ``memory``.
 
-    A read of ``memory`` that fails is told to the device as its error says: refused, aborted, poisoned, or not answered
-    at all.
+    A read of ``memory`` that fails is answered as its error says: refused, aborted, poisoned, or not answered at all.
 
     Parameters
     ----------
     interrupt:
         Called for each message.
     observe:
-        Called with each packet, and whether it came from the device: a monitor.
+        Called with each packet, and whether it came from the device; for a monitor.
     """
 
     def __init__(
@@ -106,7 +105,8 @@ class RootComplex:
         self._harness.send(packet, bar_hit=hit)
 
     def _serve(self) -> bool:
-        """Take what the device has sent, and send the answers that are due; whether there was something."""
+        """Take what the device has sent, and send the answers that are due. Returns whether there was anything to
+        do."""
         served = False
         while (packet := self._harness.receive()) is not None:
             served = True

@@ -30,8 +30,8 @@ class MemoryRequest:
     payload: bytes = b""
 
     def span(self) -> tuple[int, int]:
-        """The bytes asked for: the first one's address, and how many; those that are not enabled between two others
-        count."""
+        """The bytes asked for: address of the first, and how many. A byte that is not enabled counts if it is between
+        two that are."""
         enables = [self.first_enables] if self.dwords == 1 else [self.first_enables, self.last_enables]
         skipped = (enables[0] & -enables[0]).bit_length() - 1 if enables[0] else 0
         end = 4 * (self.dwords - 1) + (enables[-1].bit_length() if enables[-1] else 1)
@@ -87,7 +87,7 @@ def parse(packet: bytes) -> MemoryRequest | Completion:
 def completions(request: MemoryRequest, data: bytes | None, most: int, *, status: int = 0, poisoned: bool = False) -> list[bytes]:
     """The answer to a read, in packets of up to ``most`` bytes that end at multiples of it.
 
-    ``data`` are the bytes of ``request.span()``; None: refused with ``status``.
+    ``data`` are the bytes of ``request.span()``; None if the read is refused, with ``status``.
     """
     start, left = request.span()
     packets = []

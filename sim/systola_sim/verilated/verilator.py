@@ -177,15 +177,15 @@ def build_library(
     Parameters
     ----------
     content:
-        Changes whenever the Verilog does: a digest of what it is generated from, or the Verilog itself.
+        A text that changes whenever the Verilog does: a digest of what it is generated from, or the Verilog itself.
     verilog:
         Generates the Verilog; called only when the library is not in the cache.
     top:
         Its top module, with the ports that ``harness`` wants.
     harness:
-        C++ file that drives it, by default the one for boards: a ``SimulationTop``.
+        C++ file that drives it, by default the one for a ``SimulationTop``.
     progress:
-        Told each stage as it starts.
+        Called with each stage as it starts.
     lock_timeout:
         Seconds to wait for another process that builds the same library.
     brief:

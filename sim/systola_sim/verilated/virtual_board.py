@@ -1,7 +1,7 @@
 """The simulated board behind a pseudo-terminal: the unchanged serial transport drives it as it would drive a cable.
 
-Bytes written to the terminal go bit by bit into the board's UART pin, and what its other pin says comes back. The
-simulation stands still while nothing is under way.
+Bytes written to the terminal go bit by bit to the input pin of the board's UART, and what its output pin sends comes
+back. The simulation stands still while nothing is under way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from systola_sim.verilated.verilator import Progress, board_library
 
 __all__ = ["VirtualBoard", "serve"]
 
-#: Cycles of one step: how long a byte from the terminal may wait for the simulation to look.
+#: Cycles of one step: a byte from the terminal waits so long at most until the simulation sees it.
 _STEP_CYCLES = 1 << 12
 _CHUNK_BYTES = 4096
 #: Bytes that wait for the simulated line before the terminal is left full, which makes its writer wait.
@@ -38,7 +38,7 @@ class VirtualBoard:
     config:
         The engine.
     uart_divisor:
-        Clock cycles a bit, ``config.uart_divisor`` unless told; smaller ones make the simulated line quicker.
+        Clock cycles a bit, by default ``config.uart_divisor``; smaller ones make the simulated line quicker.
     library, progress:
         As for :class:`systola_sim.verilated.board.VerilatedBoard`, which also says what is raised.
     """

@@ -1,4 +1,4 @@
-"""Giving a function to vfio-pci, and back to the kernel: first as a list of steps to be shown, then done."""
+"""Gives a function to vfio-pci, and back to the kernel: the steps are listed first, to be shown, and then done."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Step:
 
 
 def bind_steps(listed: ListedFunction, user: str | None = None) -> list[Step]:
-    """What it takes until vfio-pci has ``listed``, and until ``user`` may open it; empty if nothing is left to do.
+    """The steps after which vfio-pci has ``listed``, and ``user`` may open it; empty if nothing is left to do.
 
-    Raises :class:`~systola.errors.LinkError` for what would not work.
+    Raises :class:`~systola.errors.LinkError` if they would not work.
     """
     if listed.group is None:
         raise LinkError(
@@ -46,16 +46,16 @@ def bind_steps(listed: ListedFunction, user: str | None = None) -> list[Step]:
 
 
 def unbind_steps(listed: ListedFunction) -> list[Step]:
-    """What it takes until the kernel's own driver has ``listed`` again, if there is one; empty if vfio-pci has not got
-    it."""
+    """The steps after which the kernel's own driver, if there is one, has ``listed`` again; empty if vfio-pci does not
+    have it."""
     if listed.driver != VFIO_DRIVER:
         return []
     return [*_override(listed, ""), *_unbind(listed), _probe(listed)]
 
 
 def perform(steps: Sequence[Step]) -> None:
-    """Do them. Raises :class:`~systola.errors.LinkError`, naming the step that the kernel refused; those before it are
-    done."""
+    """Do the steps. Raises :class:`~systola.errors.LinkError`, naming the step that the kernel refused; those before it
+    are done."""
     for step in steps:
         try:
             step.action()

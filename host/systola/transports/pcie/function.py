@@ -1,5 +1,5 @@
-"""What the driver needs of a PCIe function, whoever gives access to it: words of BAR0, memory that both reach, an
-event."""
+"""What the driver needs of a PCIe function, whatever backend gives access to it: words of BAR0, memory that host and
+device reach, interrupts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ALL_ONES = 0xFFFF_FFFF
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of the host that the device reaches too: ``view`` (bytes) here is ``address`` and up for the device."""
+    """Memory of the host that the device reaches too: the bytes of ``view`` begin at ``address`` for the device."""
 
     address: int
     view: memoryview
-    memory: Any = None  #: what keeps it alive, the backend's own business
+    memory: Any = None  #: what the backend needs to keep it alive
 
     def __len__(self) -> int:
         return self.view.nbytes
@@ -34,7 +34,7 @@ class PcieFunction(ABC):
     bar_bytes:
         Size of BAR0.
     has_interrupt:
-        Whether :meth:`wait_interrupt` wakes by itself; else it is a short sleep.
+        Whether :meth:`wait_interrupt` returns when there is an interrupt; otherwise it is a short sleep.
     has_cycles:
         Whether the device has a clock.
     """
@@ -61,7 +61,7 @@ class PcieFunction(ABC):
 
     @abstractmethod
     def wait_interrupt(self, seconds: float) -> bool:
-        """Wait for an interrupt for up to ``seconds``, less where there is none; True if one came."""
+        """Wait for an interrupt for up to ``seconds``, or a shorter time where there are none; True if one came."""
 
     @abstractmethod
     def reset(self) -> bool:

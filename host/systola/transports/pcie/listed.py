@@ -25,9 +25,9 @@ _NAME = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", r
 
 @dataclass(frozen=True)
 class ListedFunction:
-    """The function ``name`` (domain:bus:device.function, e.g. ``0000:03:00.0``) of ``system``.
+    """The function of ``system`` with the PCI address ``name`` (domain:bus:device.function, e.g. ``0000:03:00.0``).
 
-    Raises :class:`~systola.errors.LinkError` for a name that is none and where there is no such function.
+    Raises :class:`~systola.errors.LinkError` if ``name`` is no PCI address or there is no such function.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ListedFunction:
         return self.system.path(f"{_DEVICES}/{self.name}")
 
     def number(self, attribute: str) -> int:
-        """A number that ``/sys`` tells, e.g. ``vendor``, ``device`` or ``class``; -1 if it tells none."""
+        """A number that ``/sys`` has of it, e.g. ``vendor``, ``device`` or ``class``; -1 if there is none."""
         try:
             return int((self.path / attribute).read_text(encoding="ascii"), 16)
         except (OSError, ValueError):
@@ -55,7 +55,7 @@ class ListedFunction:
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Vendor and device."""
+        """Numbers of vendor and device."""
         return self.number("vendor"), self.number("device")
 
     @property
@@ -95,16 +95,17 @@ class ListedFunction:
 
 
 def find_functions(system: System) -> list[ListedFunction]:
-    """All PCI functions, in order of name."""
+    """All PCI functions, in order of their addresses."""
     folder = system.path(_DEVICES)
     return [ListedFunction(entry.name, system) for entry in sorted(folder.iterdir())] if folder.is_dir() else []
 
 
 def lock_function(listed: ListedFunction) -> int:
-    """Take the function for this process: a descriptor that holds the lock until it is closed, or the process ends.
+    """Lock the function for this process. Returns a descriptor that holds the lock until it is closed, or the process
+    ends.
 
-    Raises :class:`~systola.errors.LinkError` if another one has it. Everyone may open ``config`` for reading, so that
-    it holds between processes of different users and of both backends.
+    Raises :class:`~systola.errors.LinkError` if another process has it. The lock is on ``config``, which every user may
+    open for reading, so that it holds between processes of different users and of both backends.
     """
     try:
         descriptor = os.open(listed.path / "config", os.O_RDONLY)

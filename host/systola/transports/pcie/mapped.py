@@ -1,4 +1,4 @@
-"""What both of the kernel's ways share: BAR0 mapped into the process, and the lock on the function."""
+"""What the backends vfio and sysfs share: BAR0 mapped into the process, and the lock on the function."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from systola.transports.pcie.system import System
 
 __all__ = ["POLL_SECONDS", "MappedFunction"]
 
-#: Pause between two looks at a device that cannot call.
+#: Pause in seconds between two polls of a device without interrupts.
 POLL_SECONDS = 20e-6
 
 
 class MappedFunction(PcieFunction):
-    """The function of ``listed``, locked; the subclass opens it and gives BAR0 to :meth:`_map`.
+    """The function ``listed``, locked; the subclass opens it and gives BAR0 to :meth:`_map`.
 
-    An access is one load or store of 32 bits, as an item of a memoryview is and a slice of it is not.
+    An access must be one load or store of 32 bits: an access to an item of a memoryview is one, an access to a slice is
+    not.
     """
 
     def __init__(self, listed: ListedFunction) -> None:
@@ -43,11 +44,11 @@ class MappedFunction(PcieFunction):
 
     @abstractmethod
     def _open(self) -> None:
-        """Get at the function, as far as BAR0 and memory access by the device."""
+        """Open the function: map BAR0 and let the device access memory."""
 
     @abstractmethod
     def _shut(self) -> None:
-        """End the device's accesses to memory and free what :meth:`_open` took, as far as it came."""
+        """End the device's accesses to memory and free what :meth:`_open` took, even if it failed half way."""
 
     def _hold(self, address: int, memory: mmap.mmap) -> Buffer:
         """Keep ``memory``, which is at ``address`` for the device, until it is released."""

@@ -70,9 +70,10 @@ class DmaRing:
         self._ready = False
 
     def submit(self, descriptors: Sequence[Descriptor]) -> int:
-        """Hand over ``descriptors`` and an event after them; what :meth:`wait` wants to know to wait for it.
+        """Hand over ``descriptors`` and an event after them. Returns the number of the event, for :meth:`wait`.
 
-        There must be room: at most :data:`RING_SIZE` are between here and the last event waited for.
+        There must be room: at most :data:`RING_SIZE` descriptors, events included, may be handed over after the last
+        event that was waited for.
         """
         if not self._ready:
             self._set_up()
@@ -87,12 +88,12 @@ class DmaRing:
     def wait(self, event: int) -> None:
         """Wait until everything handed over up to ``event`` is done.
 
-        Raises :class:`RingStopped` and, for a device that does not answer, :class:`~systola.errors.LinkError`; all
-        handed over is then forgotten, and the ring is set up afresh when it is used next.
+        Raises :class:`RingStopped` and, for a device that does not answer, :class:`~systola.errors.LinkError`;
+        everything that was handed over is then forgotten, and the ring is set up afresh when it is used next.
         """
         try:
             self._wait(event)
-        except BaseException:  # an interruption by the user too: what is under way would meet the next transfer
+        except BaseException:  # an interruption by the user too: what is under way would disturb the next transfer
             self.abandon()
             raise
 
@@ -112,14 +113,14 @@ class DmaRing:
                 raise LinkError(f"{self._function.describe()} stopped working: nothing was done for {self._timeout:g} s")
 
     def _reached(self, event: int) -> bool:
-        """Whether the record says so; an error in it is raised."""
+        """Whether the status record says that ``event`` is done. Raises the error that it reports."""
         with self._buffer.view[self._record_offset :] as record, record.cast("I") as words:
             sequence, status = words[_SEQUENCE], words[_STATUS]
         self._check(status)
         return sequence >= event
 
     def _look(self) -> int:
-        """Descriptors completed, by the registers; raises what they tell of trouble."""
+        """How many descriptors are completed, by the registers. Raises the error that they report."""
         self._check(self._read(dma_register_address("status")))
         return self._read(dma_register_address("completed"))
 
@@ -137,7 +138,7 @@ class DmaRing:
         self._ready = False
 
     def _idle(self) -> bool:
-        """Stop what the engine does, a program too; whether it has stopped before long."""
+        """Stop the DMA engine, and a program that runs. Returns whether they have stopped within the timeout."""
         self._write(dma_register_address("control"), DmaControl.RESET)
         deadline = time.monotonic() + self._timeout
         while True:

@@ -1,4 +1,4 @@
-"""Simulated PCIe functions: what is common to them, and the one of the golden engine."""
+"""Simulated PCIe functions: what they have in common, and the function of the golden engine."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class BufferMemory:
 
 
 class SimulatedFunction(PcieFunction):
-    """A function in this process. The subclass gives it words and time.
+    """A function in this process. The subclass has its words and lets its time pass.
 
-    ``memory`` is what the device reaches, the buffers of this process unless told; with another one there is nothing to
-    allocate.
+    ``memory`` is the host's memory that the device reaches: by default the buffers that this object allocates. Buffers
+    are of no use with another memory.
     """
 
     has_interrupt = True
@@ -146,7 +146,7 @@ class GoldenFunction(SimulatedFunction):
         try:
             self.device.write(map_address(offset, self.window), value.to_bytes(4, "little"))
         except BadAddressError:
-            return  # posted: nobody tells
+            return  # a posted write: nobody learns of the error
 
     def wait_interrupt(self, seconds: float) -> bool:
         if not self.device.busy and not self._events:

@@ -1,7 +1,7 @@
 """PCIe without an IOMMU, for root: BAR0 by ``resource0``, buffers in huge pages by their physical addresses, and
 polling.
 
-Nothing confines the device here, so that its bus mastering is on only while the function is open.
+Here nothing confines the device to its buffers, so its bus mastering is on only while the function is open.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _TRANSLATING = ("DMA", "DMA-FQ")
 
 
 class SysfsFunction(MappedFunction):
-    """The function of ``listed``, without a driver of the kernel. A buffer is one huge page at most.
+    """The function ``listed``, without a driver of the kernel. A buffer is one huge page at most.
 
-    Raises :class:`~systola.errors.LinkError` for whatever prevents it.
+    Raises :class:`~systola.errors.LinkError` if it cannot be used.
     """
 
     def _open(self) -> None:
@@ -38,7 +38,8 @@ class SysfsFunction(MappedFunction):
         if kind.exists() and kind.read_text(encoding="ascii").strip() in _TRANSLATING:
             raise LinkError(f"{self.describe()} is behind an IOMMU, which blocks it until it is bound: `systola pcie bind {name}`")
         try:
-            # Without a driver nobody else has woken it up, and `resource0` of a sleeping function reads all ones.
+            # Without a driver, nobody else has enabled the function, and `resource0` of a function that sleeps reads
+            # all ones.
             (self.listed.path / "enable").write_text("1", encoding="ascii")
             self._configuration = os.open(self.listed.path / "config", os.O_RDWR | os.O_CLOEXEC)
             self._resource = os.open(self.listed.path / "resource0", os.O_RDWR | os.O_CLOEXEC)
@@ -52,7 +53,7 @@ class SysfsFunction(MappedFunction):
                     f"you may not open {self.describe()}: run as root, or have it bound: `systola pcie bind {name} --user YOU`"
                 ) from error
             raise LinkError(f"{self.describe()} could not be opened: {error.strerror}") from error
-        except ValueError as error:  # mmap of nothing
+        except ValueError as error:  # mmap of an empty file
             raise LinkError(f"{self.describe()} has no BAR0 in memory: the firmware gave it no address") from error
 
     def _set_command(self, bits: int, *, on: bool) -> None:

@@ -31,11 +31,11 @@ from systola_firmware.spec.pcie import bar_offset, window_bits_of_bar
 
 __all__ = ["PcieTransport"]
 
-#: Memory through which blocks travel, and the parts of the inferences in flight.
+#: Bytes of the staging memory. Blocks go through it, and each inference in flight has a part of it.
 _STAGING_BYTES = 1 << 20
-#: Parts begin at multiples of this, a cache line.
+#: Inputs and outputs begin at multiples of this in it: a cache line.
 _ALIGNMENT = 64
-#: Blocks of at least so many bytes go by DMA: a read of a word takes about as long as all of a short transfer.
+#: Blocks of at least this many bytes go by DMA: to read one word takes about as long as a whole short transfer.
 _LEAST_TRANSFER = 64
 _SCRATCH = register_address("scratch")
 #: Regions that DMA reaches.
@@ -59,8 +59,8 @@ class PcieTransport(Transport):
     timeout:
         Seconds without progress after which a device is given up, and reset.
 
-    Raises :class:`~systola.errors.LinkError` where nothing answers and :class:`~systola.errors.DeviceError` for
-    something else.
+    Raises :class:`~systola.errors.LinkError` if nothing answers and :class:`~systola.errors.DeviceError` if something
+    else than a Systola device answers.
     """
 
     runs_batches = True
@@ -109,7 +109,7 @@ class PcieTransport(Transport):
     # Words.
 
     def _read_word(self, address: int) -> int:
-        """A register, or a word of memory. All ones may be its value, or say that nothing is there: IDENTITY tells
+        """A register, or a word of memory. All ones may be its value, or mean that nothing answers: IDENTITY shows
         which."""
         word = self._function.read_word(bar_offset(address, self._window))
         if word == ALL_ONES and self._gone():
@@ -126,8 +126,8 @@ class PcieTransport(Transport):
         return self._function.read_word(bar_offset(register_address("identity"), self._window)) == ALL_ONES
 
     def _return(self) -> None:
-        """After the device was gone: go on if it is back with all that it held, of which the scratch register is the
-        witness."""
+        """If the device was gone, go on if it is back with all that it held; its scratch register shows whether it
+        is."""
         if not self._lost:
             return
         self._ring.abandon()
@@ -157,8 +157,8 @@ class PcieTransport(Transport):
             self._read_word(register_address("status"))  # answered after the writes: they are done, or the device is gone
 
     def _check(self, address: int, length: int) -> Region | None:
-        """The region of ``length`` bytes at ``address``; an access outside would not come back with an error of its
-        own."""
+        """The region of ``length`` bytes at ``address``; the device would not report an access outside of its regions
+        as an error."""
         if address % 4 or length % 4:
             raise ValueError(f"an access is made in whole words: {length} bytes at {address:#x}")
         for region in Region:
@@ -221,8 +221,8 @@ class PcieTransport(Transport):
     def _inference(
         self, number: int, base: int, layout: _StagingLayout, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]
     ) -> Iterator[Descriptor]:
-        """Put the inputs of inference ``number`` into its part of the staging memory and yield what the device shall
-        do."""
+        """Put the inputs of inference ``number`` into its part of the staging memory and yield the descriptors for the
+        device."""
         for (offset, values), start in zip(inputs, layout.inputs, strict=True):
             data = values[number].tobytes()
             self._staging.view[base + start : base + start + len(data)] = data

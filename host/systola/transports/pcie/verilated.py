@@ -24,9 +24,9 @@ class VerilatedFunction(SimulatedFunction):
     Parameters
     ----------
     memory:
-        What the device reaches, the buffers of this process unless told.
+        The host's memory that the device reaches, by default the buffers of this process.
     progress:
-        Told each stage of the one-time build.
+        Called with each stage of the one-time build.
     observe:
         Called with each packet in wire order, and whether it came from the device.
 
@@ -66,7 +66,7 @@ class VerilatedFunction(SimulatedFunction):
             left -= _STEP_CYCLES
 
     def set_link(self, up: bool) -> None:
-        """Raise or drop the link, for tests: what is under way is lost."""
+        """Raise or drop the link, for tests. What is under way is lost."""
         self._root.set_link(up)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""PCIe by vfio-pci: the IOMMU confines the device to the buffers of this process, which need not be root's."""
+"""PCIe by vfio-pci: the IOMMU confines the device to the buffers of this process, which need not run as root."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from systola.transports.pcie.system import PAGE, memory_address
 
 __all__ = ["VfioFunction"]
 
-#: The device's first address for a buffer; what the machine reserves is left out. Below 256 MiB there is room for all
-#: we need, and even devices with short addresses reach it.
+#: First address of a buffer for the device; addresses that the machine reserves are left out. Below 256 MiB there is
+#: room for all we need, and even devices with short addresses reach it.
 _FIRST_ADDRESS = 1 << 20
 
 _ALL_GROUPS = "/dev/vfio/vfio"
 
 
 class VfioFunction(MappedFunction):
-    """The function of ``listed``, bound to vfio-pci. Interrupts are MSI, or MSI-X, by an eventfd; without either,
-    polling.
+    """The function ``listed``, bound to vfio-pci. Interrupts are MSI, or MSI-X, by an eventfd; without either, polling.
 
-    Raises :class:`~systola.errors.LinkError` for whatever prevents it.
+    Raises :class:`~systola.errors.LinkError` if it cannot be used.
     """
 
     def _open(self) -> None:
@@ -181,7 +180,8 @@ class VfioFunction(MappedFunction):
         return True
 
     def _shut(self) -> None:
-        # The kernel turns the device's bus mastering off when its last descriptor is closed: before the buffers go.
+        # The kernel turns the device's bus mastering off when its last descriptor is closed, which is before the
+        # buffers are freed.
         if self._interrupt_kind is not None:
             self._ioctl("SET_IRQS", self._device, calls.DEVICE_SET_IRQS, calls.set_irqs(self._interrupt_kind, None))
         for descriptor in (self._device, self._group, self._container, self._event):

@@ -71,7 +71,7 @@ _DMA_UNMAP = struct.Struct("=IIQQ")
 
 @dataclass(frozen=True)
 class RegionInfo:
-    """Where a region of the device lies in its descriptor."""
+    """Where a region of the device lies in the file of the device."""
 
     size: int
     offset: int
@@ -79,7 +79,7 @@ class RegionInfo:
 
     @classmethod
     def parse(cls, answer: bytearray) -> RegionInfo:
-        """From what DEVICE_GET_REGION_INFO has filled in."""
+        """The region by the argument that DEVICE_GET_REGION_INFO has filled in."""
         _, flags, _, _, size, offset = _REGION_INFO.unpack(answer)
         return cls(size, offset, bool(flags & REGION_MAPPABLE))
 
