@@ -292,8 +292,8 @@ W[j*R + i][c]. Diagonal: bytes c of row n % R of word `weights + n // R`, W[r][c
 `a` must lie in the activation memory; `a + r` wraps at its end (such lanes meet zero weights in a sound program).
 Complete when the last activation has been read.
 
-With `recurrent`, blocks are time steps: block b > 0 begins only when the LSTM instruction that drains this MATMUL has written all
-of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however many time steps it has.""",
+With `recurrent`, blocks are time steps: block b > 0 begins only when the LSTM instruction that drains this MATMUL has
+written all of block b - 1. So one MATMUL and one LSTM are the whole recurrence, however many time steps it has.""",
             (ProductRule(("x_count", "y_count"), "accumulator_depth"),),
         ),
         Instruction(
@@ -328,12 +328,12 @@ Drain the accumulator halves that the MATMUL of the same loops fills, in the sam
                     = clamp(REQ(v, q[c], s[c]) + zero_point, minimum, maximum)
         free the half
 
-Parameters of group `g` start at word `parameters + g*P`: COLUMNS int32 biases, little endian; if per_channel, then COLUMNS
-int32 multipliers, then COLUMNS int8 shifts, padded to a whole word. P is 4/R words, per_channel 2*4/R + 1. Other channels of
-the last group are not written. Complete when the last byte is in the activation memory.
+Parameters of group `g` start at word `parameters + g*P`: COLUMNS int32 biases, little endian; if per_channel, then
+COLUMNS int32 multipliers, then COLUMNS int8 shifts, padded to a whole word. P is 4/R words, per_channel 2*4/R + 1.
+Other channels of the last group are not written. Complete when the last byte is in the activation memory.
 
-With `wide`, an output is clamp(REQ(v, q[c], s[c]), -32768, 32767), an int16, little endian, at
-destination + block*block_step + group*group_step + y*y_step + x*x_step + 2*c; zero_point, minimum and maximum are not used.""",
+With `wide`, an output is clamp(REQ(v, q[c], s[c]), -32768, 32767), an int16, little endian, at destination +
+block*block_step + group*group_step + y*y_step + x*x_step + 2*c; zero_point, minimum and maximum are not used.""",
         ),
         Instruction(
             Opcode.VECTOR,
@@ -383,11 +383,11 @@ Element-wise, pooling and fill on the activation memory, LANES (requantize_lanes
             activation[destination + y*y_step_out + x*x_step_out + group*group_step + l]
                 = clamp(v + zero_point, minimum, maximum)
 
-sources == 0 (fill) reads nothing: v is the combination's identity + bias, so that without
-requantize it writes clamp(bias + zero_point, ...) for SUM and clamp(bias - 128 + zero_point, ...) for MAX. SUM of table
-values wraps at 32 bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory;
-every read of an instruction may come before any of its writes or after, so source and destination overlap only where each
-element is read before it is written: exactly in place, or not at all.""",
+sources == 0 (fill) reads nothing: v is the combination's identity + bias, so that without requantize it writes
+clamp(bias + zero_point, ...) for SUM and clamp(bias - 128 + zero_point, ...) for MAX. SUM of table values wraps at 32
+bits. A table entry used by MAX must be >= -128. Complete when the last byte is in the activation memory; every read of
+an instruction may come before any of its writes or after, so source and destination overlap only where each element is
+read before it is written: exactly in place, or not at all.""",
             (ProductRule(("t0_count", "t1_count"), 1, Condition("sources", (0, 2))),),
         ),
         Instruction(
@@ -421,9 +421,9 @@ element is read before it is written: exactly in place, or not at all.""",
                 (Field("multiplier", 32, "hidden state's q, 0 or 2^30 to 2^31-1", signed=True),),
             ),
             """\
-Drain the accumulator halves that a `recurrent` MATMUL fills (its x loop over sequences, y_count 1, its group and block loops the
-same) through the LSTM cell. A group is U = COLUMNS/4 hidden units: column 4*u + k holds gate k of unit u, gates in the order
-input, forget, cell, output.
+Drain the accumulator halves that a `recurrent` MATMUL fills (its x loop over sequences, y_count 1, its group and block
+loops the same) through the LSTM cell. A group is U = COLUMNS/4 hidden units: column 4*u + k holds gate k of unit u,
+gates in the order input, forget, cell, output.
 
     for block, group:                                       # group inner
         wait for a full half
@@ -443,11 +443,11 @@ input, forget, cell, output.
                 activation[hidden + block*block_step + x*x_step + group*U + u] = h
         free the half
 
-All REQ round DOUBLE. sigmoid and tanh are those of `docs/numerics.md`: a table of 256 and linear interpolation. Parameters: from
-word `parameters`, COLUMNS int32 multipliers, little endian, then COLUMNS int8 shifts padded to a whole word, once for all groups;
-then for each group COLUMNS int32 biases. The hidden state of block b is in the activation memory before the MATMUL
-begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap. Complete when the last byte is in the
-activation memory.""",
+All REQ round DOUBLE. sigmoid and tanh are those of `docs/numerics.md`: a table of 256 and linear interpolation.
+Parameters: from word `parameters`, COLUMNS int32 multipliers, little endian, then COLUMNS int8 shifts padded to a whole
+word, once for all groups; then for each group COLUMNS int32 biases. The hidden state of block b is in the activation
+memory before the MATMUL begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap.
+Complete when the last byte is in the activation memory.""",
         ),
         Instruction(
             Opcode.TABLE,
@@ -459,8 +459,8 @@ activation memory.""",
                 ),
             ),
             """\
-Load the look-up tables of VECTOR: 256 int32 entries each, little endian, contiguous in the weight memory. Entry i of a table
-is the value of the byte whose unsigned reading is i (so entry 0x80 belongs to -128). T0 first, then T1.""",
+Load the look-up tables of VECTOR: 256 int32 entries each, little endian, contiguous in the weight memory. Entry i of a
+table is the value of the byte whose unsigned reading is i (so entry 0x80 belongs to -128). T0 first, then T1.""",
         ),
     )
 }

@@ -56,9 +56,9 @@ class GoldenTransport(Transport):
     def run_batch(self, inputs: list[tuple[int, Int8Array]], outputs: list[tuple[int, int]]) -> list[Int8Array]:
         parts = []
         for first in range(0, len(inputs[0][1]), _BATCH):
-            chunk = [(offset, data[first : first + _BATCH]) for offset, data in inputs]
+            batch = [(offset, data[first : first + _BATCH]) for offset, data in inputs]
             try:
-                parts.append(self._board.run_batch(chunk, outputs))
+                parts.append(self._board.run_batch(batch, outputs))
             except RuntimeError as error:
                 raise ProgramStopped(str(error)) from error
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -33,8 +33,8 @@ assert _REQUEST.size == _RESPONSE.size == HEADER_BYTES
 _FRAMING_BYTES = 2
 _LONGEST_FRAME = HEADER_BYTES + 4 * MAX_WORDS + CRC_BYTES + _FRAMING_BYTES
 
-#: Frames in flight: far below the 128 within which the device knows a repeat.
-_WINDOW_FRAMES = 48
+#: Most frames in flight: far below the 128 up to which the device recognises a repeat.
+_FRAMES_IN_FLIGHT = 48
 
 #: Factor by which the timeout grows with an attempt that brought no response.
 _GROWTH = 1.5
@@ -169,8 +169,8 @@ class LinkTransport(Transport):
         _check_aligned(address, len(data))
         requests = []
         for offset in range(0, len(data), 4 * MAX_WORDS):
-            chunk = bytes(data[offset : offset + 4 * MAX_WORDS])
-            requests.append(_Request(LinkOperation.WRITE, address + offset, len(chunk) // 4, chunk))
+            payload = bytes(data[offset : offset + 4 * MAX_WORDS])
+            requests.append(_Request(LinkOperation.WRITE, address + offset, len(payload) // 4, payload))
         self._transfer(requests)
 
     def _receive(self, timeout: float) -> list[Response]:
@@ -251,8 +251,8 @@ class LinkTransport(Transport):
                     continue  # a repeat of something already settled
                 if response.status == LinkStatus.OUT_OF_ORDER:
                     # Every frame after a lost one is refused. The last refusal says that the device holds nothing more:
-                    # only then does a new window fit. Should that refusal be lost too, a shortened wait ends the
-                    # attempt.
+                    # only then does it have room for all that is sent again. Should that refusal be lost too, a
+                    # shortened wait ends the attempt.
                     if index == following - 1:
                         self.resends += following - base
                         following = base
@@ -278,7 +278,7 @@ class LinkTransport(Transport):
         """Whether these requests may be in flight together: then neither side's receive buffer has to hold more than it
         can."""
         return len(flight) == 1 or (
-            len(flight) <= _WINDOW_FRAMES
+            len(flight) <= _FRAMES_IN_FLIGHT
             and sum(request.request_bytes for request in flight) < RECEIVE_BUFFER_BYTES
             and sum(request.answer_bytes for request in flight) < RECEIVE_BUFFER_BYTES
         )

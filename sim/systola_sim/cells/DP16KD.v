@@ -1,9 +1,10 @@
 // Lattice ECP5: block of 18 Kbit of memory.
 //
-// After Lattice TN1264, "ECP5 and ECP5-5G Memory Usage Guide". Models what Yosys makes of memories: two ports of 1 to 18 bits, or
-// a write port A of 36 bits and a read port B; one clock for both; with or without output registers; no reset. Anything else stops
-// the build. A read port of 36 bits has its lower half at DOA. An output register has the enable OCEx alone. A bit that one port reads while the other writes it is undefined; here it reads as the complement of what it was, so
-// that a design which uses it goes wrong.
+// After Lattice TN1264, "ECP5 and ECP5-5G Memory Usage Guide". Models what Yosys makes of memories: two ports of 1 to
+// 18 bits, or a write port A of 36 bits and a read port B; one clock for both; with or without output registers; no
+// reset. Anything else stops the build. A read port of 36 bits has its lower half at DOA. An output register has the
+// enable OCEx alone. A bit that one port reads while the other writes it is undefined; here it reads as the complement
+// of its old value, so that a design which depends on it fails.
 module DP16KD (
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0,
     input ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1, ADA0,

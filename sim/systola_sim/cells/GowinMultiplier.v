@@ -1,7 +1,8 @@
 // Gowin GW2A: a multiplier with registers, of WIDTH x WIDTH bits: what the cells MULT9X9 and MULT18X18 are.
 //
-// After Gowin UG287, "Gowin DSP User Guide". Models what this design uses: parallel operands with constant signs, registers of A,
-// of B and of the product, which share the clock, the clock enable and the synchronous reset; anything else stops the build.
+// After Gowin UG287, "Gowin DSP User Guide". Models what this design uses: parallel operands with constant signs,
+// registers of A, of B and of the product, which share the clock, the clock enable and the synchronous reset; anything
+// else stops the build.
 module GowinMultiplier #(
     parameter WIDTH = 9,
     parameter AREG = 1'b0,

@@ -1,8 +1,8 @@
 // Lattice ECP5: multiplier of 18 x 18 bits, with registers.
 //
-// After Lattice TN1267, "ECP5 and ECP5-5G sysDSP Usage Guide". Models what this design uses: parallel operands, each register
-// absent or clocked by CLK0, with synchronous reset RST0 and clock enable CE0 or CE1. There is no global reset and no pipeline
-// register; anything else stops the build.
+// After Lattice TN1267, "ECP5 and ECP5-5G sysDSP Usage Guide". Models what this design uses: parallel operands, each
+// register absent or clocked by CLK0, with synchronous reset RST0 and clock enable CE0 or CE1. There is no global reset
+// and no pipeline register; anything else stops the build.
 module MULT18X18D (
     input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
     input B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0,

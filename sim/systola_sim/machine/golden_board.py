@@ -64,7 +64,7 @@ class GoldenBoard:
 
     def read(self, address: int, words: int) -> bytes:
         """``words`` 32-bit words from ``address``, little endian. Raises :class:`BadAddressError`."""
-        data = self._span(address, 4 * words)
+        data = self._bytes_at(address, 4 * words)
         if data.size < 4 * words:
             raise BadAddressError(address + data.size)
         return data.tobytes()
@@ -76,7 +76,7 @@ class GoldenBoard:
         """
         if len(data) % 4:
             raise ValueError(f"data must be whole 32-bit words, not {len(data)} bytes")
-        memory = self._span(address, len(data))
+        memory = self._bytes_at(address, len(data))
         region = Region(address >> REGION_SHIFT)
         if region is Region.REGISTERS:
             for offset in range(0, memory.size, 4):
@@ -86,7 +86,7 @@ class GoldenBoard:
         if memory.size < len(data):
             raise BadAddressError(address + memory.size)
 
-    def _span(self, address: int, length: int) -> npt.NDArray[np.uint8]:
+    def _bytes_at(self, address: int, length: int) -> npt.NDArray[np.uint8]:
         """A view of ``length`` bytes from ``address``, or of as many as the region has. Raises
         :class:`BadAddressError`."""
         region, offset = address >> REGION_SHIFT, address & ((1 << REGION_SHIFT) - 1)
@@ -96,7 +96,7 @@ class GoldenBoard:
 
     def _write_register(self, address: int, data: bytes) -> None:
         if address in _WRITABLE:
-            self._span(address, 4)[:] = np.frombuffer(data, dtype=np.uint8)
+            self._bytes_at(address, 4)[:] = np.frombuffer(data, dtype=np.uint8)
         elif address == register_address("control") and int.from_bytes(data, "little") & Control.START:
             self._start()
 
@@ -107,7 +107,7 @@ class GoldenBoard:
         return int.from_bytes(self.read(register_address(name), 1), "little")
 
     def _set_register(self, name: str, value: int) -> None:
-        self._span(register_address(name), 4)[:] = np.frombuffer(value.to_bytes(4, "little"), dtype=np.uint8)
+        self._bytes_at(register_address(name), 4)[:] = np.frombuffer(value.to_bytes(4, "little"), dtype=np.uint8)
 
     def _memory(self, region: Region) -> Int8Array:
         return self._memories[region].view(np.int8)
@@ -158,8 +158,8 @@ class GoldenBoard:
         if len(counts) != 1:
             raise ValueError(f"inputs must agree about the number of inferences, not {sorted(counts)}")
         size = self.config.activation_bytes
-        spans = [*((offset, data.shape[1]) for offset, data in inputs), *outputs]
-        for offset, length in spans:
+        ranges = [*((offset, data.shape[1]) for offset, data in inputs), *outputs]
+        for offset, length in ranges:
             if offset < 0 or offset + length > size:
                 raise ValueError(f"bytes {offset} to {offset + length} are outside the activation memory of {size}")
         activation = np.repeat(self._memory(Region.ACTIVATION)[np.newaxis], counts.pop(), axis=0)

@@ -1,8 +1,9 @@
 // C interface to one Verilated board, for ctypes.
 //
-// A board is a Verilated SimulationTop with a host at its byte streams or, independently of the gateware's UART, a bit-level
-// model of a host's UART at its pins. Every board owns its Verilator context: boards in one process share nothing.
-// A board must be used by one thread at a time. One call of systola_run advances the clock many cycles without Python.
+// A board is a Verilated SimulationTop with a host at its byte streams or, independently of the gateware's UART, a
+// bit-level model of a host's UART at its pins. Every board owns its Verilator context: boards in one process share
+// nothing. A board must be used by one thread at a time. One call of systola_run advances the clock many cycles without
+// Python.
 #include <cstddef>
 #include <cstdint>
 #include <deque>

@@ -1,7 +1,8 @@
 // C interface to one Verilated board on PCIe, for ctypes: whole packets in and out, and the clock.
 //
-// A board is a Verilated PcieSimulationTop. Every board owns its Verilator context: boards in one process share nothing.
-// A board must be used by one thread at a time. One call of systola_run advances the clock many cycles without Python.
+// A board is a Verilated PcieSimulationTop. Every board owns its Verilator context: boards in one process share
+// nothing. A board must be used by one thread at a time. One call of systola_run advances the clock many cycles without
+// Python.
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -75,8 +76,8 @@ class Board {
         return size;
     }
 
-    // Runs at most `limit` cycles; stops early at the end of a packet from the board, or after `quiet` cycles without any
-    // activity (0: never). Returns the cycles run.
+    // Runs at most `limit` cycles; stops early at the end of a packet from the board, or after `quiet` cycles without
+    // any activity (0: never). Returns the cycles run.
     uint64_t run(uint64_t limit, uint32_t stop, uint64_t quiet) {
         for (uint64_t cycle = 0; cycle < limit; ++cycle) {
             if (quiet && quiet_ >= quiet) return cycle;

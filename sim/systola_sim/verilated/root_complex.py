@@ -126,7 +126,7 @@ class RootComplex:
         return served
 
     def _read(self, request: MemoryRequest) -> None:
-        start, length = request.span()
+        start, length = request.byte_range()
         data: bytes | None = None
         status, poisoned = 0, False
         try:
@@ -141,7 +141,7 @@ class RootComplex:
             self._send(packet)
 
     def _write(self, request: MemoryRequest) -> None:
-        start, length = request.span()
+        start, length = request.byte_range()
         skipped = start - request.address
         try:
             self._memory.write(start, request.payload[skipped : skipped + length])

@@ -29,7 +29,7 @@ class MemoryRequest:
     attributes: int
     payload: bytes = b""
 
-    def span(self) -> tuple[int, int]:
+    def byte_range(self) -> tuple[int, int]:
         """The bytes asked for: address of the first, and how many. A byte that is not enabled counts if it is between
         two that are."""
         enables = [self.first_enables] if self.dwords == 1 else [self.first_enables, self.last_enables]
@@ -87,9 +87,9 @@ def parse(packet: bytes) -> MemoryRequest | Completion:
 def completions(request: MemoryRequest, data: bytes | None, most: int, *, status: int = 0, poisoned: bool = False) -> list[bytes]:
     """The answer to a read, in packets of up to ``most`` bytes that end at multiples of it.
 
-    ``data`` are the bytes of ``request.span()``; None if the read is refused, with ``status``.
+    ``data`` are the bytes of ``request.byte_range()``; None if the read is refused, with ``status``.
     """
-    start, left = request.span()
+    start, left = request.byte_range()
     packets = []
     while left:
         lower = start & 0x7F

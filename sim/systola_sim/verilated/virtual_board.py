@@ -25,9 +25,9 @@ __all__ = ["VirtualBoard", "serve"]
 
 #: Cycles of one step: a byte from the terminal waits so long at most until the simulation sees it.
 _STEP_CYCLES = 1 << 12
-_CHUNK_BYTES = 4096
+_READ_BYTES = 4096
 #: Bytes that wait for the simulated line before the terminal is left full, which makes its writer wait.
-_UNSENT_LIMIT = 4 * _CHUNK_BYTES
+_UNSENT_LIMIT = 4 * _READ_BYTES
 
 
 class VirtualBoard:
@@ -124,7 +124,7 @@ class VirtualBoard:
             if self._wake_receiver in readable:
                 return
             if self._master in readable:
-                self._harness.write(os.read(self._master, _CHUNK_BYTES))
+                self._harness.write(os.read(self._master, _READ_BYTES))
             if writable:
                 with contextlib.suppress(BlockingIOError):
                     answers = answers[os.write(self._master, answers) :]

@@ -74,7 +74,7 @@ class PcieTransport(Transport):
             self._sizes = self._find_sizes()
             self._ring = DmaRing(function, self._read_word, self._write_word, timeout=timeout)
             self._staging = function.allocate(_STAGING_BYTES)
-            self._mark = 0
+            self._scratch = 0
             self._write_word(_SCRATCH, secrets.randbits(32))
         except BaseException:
             function.close()
@@ -119,7 +119,7 @@ class PcieTransport(Transport):
 
     def _write_word(self, address: int, value: int) -> None:
         if address == _SCRATCH:
-            self._mark = value
+            self._scratch = value
         self._function.write_word(bar_offset(address, self._window), value)
 
     def _gone(self) -> bool:
@@ -133,7 +133,7 @@ class PcieTransport(Transport):
         self._ring.abandon()
         if self._gone() and not (self._function.reset() and not self._gone()):
             raise LinkError(f"{self.describe()} is still gone: it reads all ones")
-        if self._function.read_word(bar_offset(_SCRATCH, self._window)) != self._mark:
+        if self._function.read_word(bar_offset(_SCRATCH, self._window)) != self._scratch:
             raise LinkError(f"{self.describe()} was configured anew and has lost its program: open it again")
         self._lost = False
 
