@@ -19,7 +19,7 @@ from systola_firmware.spec.isa import INSTRUCTIONS, Field
 from systola_firmware.spec.presets import PRESETS
 
 FOLDERS = ("hdl", "firmware", "host", "sim", "boards")
-#: Where the rules are, and where comparisons are made of them.
+#: The files that may have such rules: the definitions, and the gateware that makes comparisons of them.
 ALLOWED = ("systola_firmware/spec/isa.py", "systola_hdl/common/field_rules.py")
 
 _COMPARISONS = {

@@ -44,7 +44,7 @@ def compile_model(
     from systola_firmware.ir.rebatch import rebatch
 
     graph = import_tflite(model) if isinstance(model, bytes) else load_tflite(Path(model))
-    # Constants first: before they are broadcast to their operand, their shapes have no axis for the batch.
+    # Constants are folded first: until they have the shape of an operand, they may have no axis for the batch.
     graph = rebatch(fold_constants(replace(graph, name=name or graph.name)), batch)
     graph = run_passes(graph)
     return compile_graph(graph, config, keep_tensors=keep_tensors, stateful=stateful)

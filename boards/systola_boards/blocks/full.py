@@ -34,7 +34,7 @@ from systola_hdl.tops.board import Systola
 
 __all__ = ["COMMON", "DMA", "FULL", "LSTM"]
 
-#: What every engine has around it.
+#: Blocks outside the engine, which every board has, with either engine.
 COMMON: dict[str, Factory] = {
     "board": Systola,
     "link": lambda _config: Link(),

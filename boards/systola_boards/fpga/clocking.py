@@ -34,7 +34,7 @@ class ClockGenerator(Elaboratable):
     Parameters
     ----------
     settings:
-        Of the PLL.
+        Settings of the PLL.
     clock:
         Port of the clock pin, without a buffer.
     button:

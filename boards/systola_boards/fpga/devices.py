@@ -18,7 +18,7 @@ class Resource:
     Attributes
     ----------
     name:
-        For people: LUT, FF, DSP, block RAM, SPRAM.
+        Its name for people: LUT, FF, DSP, block RAM, SPRAM.
     available:
         How many there are.
     weights:
@@ -128,8 +128,8 @@ def _ecp5(
     block_rows: tuple[int, ...],
     placement: tuple[str, ...] = (),
 ) -> Device:
-    # Of the DSP blocks' nine columns each, the multipliers are in four; of the block RAMs' likewise. Columns and rows
-    # are those of Project Trellis' database (tiles MIB_DSP0 and MIB_EBR0).
+    # Of each nine columns with DSP blocks, four have a multiplier; the same holds for block RAMs. Columns and rows are
+    # those of Project Trellis' database (tiles MIB_DSP0 and MIB_EBR0).
     multipliers = HardBlocks(
         "MULT18X18D", columns, multiplier_rows, ((0, "MULT18_0"), (1, "MULT18_1"), (4, "MULT18_4"), (5, "MULT18_5"))
     )
@@ -196,7 +196,7 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 33, 42, 51, 60),
             multiplier_rows=(13,),
             block_rows=(25, 37),
-            # Four fifths of the flip-flops are taken, where the default placer does not come to an end.
+            # Four fifths of the flip-flops are taken; then the default placer does not come to an end.
             placement=("--placer", "static"),
         ),
         _ecp5(
@@ -207,7 +207,8 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114),
             multiplier_rows=(10, 34, 58),
             block_rows=(22, 46, 70, 82),
-            # Shorter wires than the default placer's, where all multipliers and nearly all block RAMs are taken.
+            # All multipliers and nearly all block RAMs are taken; then this makes shorter wires than the default
+            # placer.
             placement=("--placer", "static"),
         ),
         _ecp5(
@@ -218,7 +219,7 @@ DEVICES: dict[str, Device] = {
             columns=(4, 13, 22, 31, 42, 51, 60, 69, 78),
             multiplier_rows=(22, 46),
             block_rows=(10, 34, 58),
-            # Two fifths of the logic stay free: spread it (the default is 0.9).
+            # Two fifths of the logic stay free, so the cells can be spread (the default is 0.9).
             placement=("--placer-heap-beta", "0.75"),
         ),
         Device(

@@ -35,7 +35,7 @@ __all__ = ["FLOORPLAN_VERSION", "Plan", "floorplan"]
 FLOORPLAN_VERSION = "1"
 #: A net of more pins (a clock, a reset, an enable) says little about where a cell belongs.
 _MOST_PINS = 24
-#: Unit of pulls, which are whole numbers of it: this part of the strongest pull between two pins.
+#: Pulls are whole multiples of this fraction of the strongest pull between two pins.
 _PULL_UNIT = 1e-3
 #: Exchanges tried, for each hard block.
 _TRIES = 1500

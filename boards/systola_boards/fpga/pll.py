@@ -110,7 +110,7 @@ def ice40_pll(input_hz: int, output_hz: int) -> PllSettings:
     return _nearest(candidates, output_hz, 800 * _MHZ)
 
 
-#: What rPLL can divide its oscillator by.
+#: The divisors that rPLL has for its oscillator.
 _GOWIN_DIVIDERS = (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
 
 

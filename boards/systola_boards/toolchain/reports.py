@@ -59,7 +59,7 @@ class Route:
         return self.logic_ns + self.routing_ns
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result, ready for JSON."""
         return {**dataclasses.asdict(self), "fmax_mhz": self.fmax_mhz}
 
 

@@ -14,7 +14,7 @@ BorderRule = Callable[[Any], Padding]
 
 
 def no_border(_layer: Any) -> Padding:
-    """For layers that read nothing but their inputs."""
+    """The border rule of layers that read nothing around their inputs."""
     return NO_BORDER
 
 
@@ -85,12 +85,12 @@ def refusal(tensor: Tensor, reason: str) -> CompileError:
 
 
 def any_batch(layer: Any, batch: Batch) -> tuple[Any, int]:
-    """For layers that do the same with every element, wherever the batch axis is."""
+    """The batch rule of layers that do the same with every element, wherever the batch axis is."""
     return layer, batch.runs
 
 
 def batch_of_images(layer: Any, batch: Batch) -> tuple[Any, int]:
-    """For layers that work on one image after the other."""
+    """The batch rule of layers that work on one image after the other."""
     if batch.axis or len(batch.first.shape) != 4:
         raise batch.refuse(f"of the shape {list(layer.inputs[0].shape)} is no batch of images for {layer.name}")
     return layer, batch.runs

@@ -155,7 +155,7 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
                 passes = operation["k0_count"] * operation["k1_count"] * operation["k2_count"]
                 positions = operation["x_count"] * operation["y_count"]
                 cycles = array_cycles(passes, positions, config, row=operation["x_count"])
-                # The POST that follows drains these jobs; both are walked together there.
+                # The POST that follows drains these jobs; the times of both are computed there.
                 full = [cycles] * (operation["group_count"] * operation["block_count"])
                 done.append(matmul_free)
             case Opcode.POST:

@@ -101,7 +101,7 @@ class LinkTransport(Transport):
     pipe:
         Carries the bytes; closed with this object.
     name:
-        For messages, as the user wrote it.
+        Name of the device for messages, as the user wrote it.
     timeout:
         Seconds without a response after which the unanswered requests are sent again. The time grows by half with each
         attempt that brings no response, and shrinks by as much with each transfer that sends nothing again: so a slow

@@ -40,7 +40,7 @@ Int64Array = npt.NDArray[np.int64]
 EXACT_TERMS = 1 << 10
 #: Elements gathered at a time, so that the working set of a large batch stays in the cache.
 GATHER_ELEMENTS = 1 << 20
-#: What a maximum starts from.
+#: The value with which a maximum starts: the lowest int8.
 LOWEST = -128
 
 
@@ -142,7 +142,7 @@ def run_matmul_job(memories: Memories, operation: Operation, job: int, half: int
     group, offset = _job_offset(operation, job)
     diagonal = bool(operation["diagonal"])
     width = config.columns if diagonal else config.rows
-    rows = tiles.size * (1 if diagonal else config.rows)  # of COLUMNS weights each, in this job and in those of every group before
+    rows = tiles.size * (1 if diagonal else config.rows)  # rows of COLUMNS weights of this job; each group before has as many
     addresses = operation["source"] + offset + positions[:, np.newaxis] + tiles
     weights = memories.weight_slice(operation["weights"], (group + 1) * rows * config.columns)[group * rows * config.columns :]
     weights = weights.reshape(rows, config.columns).astype(np.float32)

@@ -29,7 +29,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
-#: What drives a ``PcieSimulationTop``.
+#: C++ file that drives a ``PcieSimulationTop``.
 HARNESS = Path(__file__).with_name("pcie_harness.cpp")
 
 

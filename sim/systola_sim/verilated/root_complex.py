@@ -18,7 +18,7 @@ from systola_sim.verilated.tlp import Completion, MemoryRequest, completions, pa
 
 __all__ = ["BAR_ADDRESS", "IDLE_CYCLES", "MEMORY_CYCLES", "RootComplex"]
 
-#: Where BAR0 is.
+#: Address of BAR0.
 BAR_ADDRESS = 0xC000_0000
 #: Most bytes of a completion.
 _MAX_PAYLOAD = 256
@@ -146,4 +146,4 @@ class RootComplex:
         try:
             self._memory.write(start, request.payload[skipped : skipped + length])
         except TransferError:
-            return  # posted: nobody tells the device
+            return  # a posted write: the device does not learn of the error

@@ -85,7 +85,7 @@ def parse(packet: bytes) -> MemoryRequest | Completion:
 
 
 def completions(request: MemoryRequest, data: bytes | None, most: int, *, status: int = 0, poisoned: bool = False) -> list[bytes]:
-    """The answer to a read, in packets of up to ``most`` bytes that end at multiples of it.
+    """The answer to a read, in packets of up to ``most`` bytes that end at multiples of ``most``.
 
     ``data`` are the bytes of ``request.byte_range()``; None if the read is refused, with ``status``.
     """

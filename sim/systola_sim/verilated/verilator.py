@@ -54,7 +54,7 @@ _VERILATOR_FLAGS = (
     *("--cc", "--exe", "-O3", "--no-timing", "--no-assert"),
     *("--x-assign", "fast", "--x-initial", "fast"),  # every register and memory has an initial value
     *("--prefix", _PREFIX, "-o", _LIBRARY),
-    *("-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique"),  # several libraries in one process keep to themselves
+    *("-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique"),  # several libraries in one process share nothing
     *("-LDFLAGS", "-shared -pthread"),
 )
 _MAKE_VARIABLES = ("OPT_FAST=-O3 -march=native", "OPT_GLOBAL=-O2", "OPT_SLOW=-O0")

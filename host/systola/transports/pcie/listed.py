@@ -47,7 +47,8 @@ class ListedFunction:
         return self.system.path(f"{_DEVICES}/{self.name}")
 
     def number(self, attribute: str) -> int:
-        """A number that ``/sys`` has of it, e.g. ``vendor``, ``device`` or ``class``; -1 if there is none."""
+        """A number that ``/sys`` has for the function, e.g. ``vendor``, ``device`` or ``class``; -1 if there is
+        none."""
         try:
             return int((self.path / attribute).read_text(encoding="ascii"), 16)
         except (OSError, ValueError):
