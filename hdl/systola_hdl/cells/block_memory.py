@@ -1,4 +1,4 @@
-"""A memory of block RAM whose output goes through a register, with the FPGA's own where that is known."""
+"""A block RAM with an output register: the RAM's own register on the FPGAs whose cell is known here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["BlockMemory", "ecp5_block_width"]
 
 #: Data widths of an ECP5 block of 18 Kbit, and the words that it then has (FPGA-TN-02204, ECP5 Memory Usage Guide).
 _ECP5_MODES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-#: Data pins of each of its two ports.
+#: Data pins of each of the two ports of such a block.
 _ECP5_DATA_PINS = 18
 
 
 def ecp5_block_width(width: int, depth: int) -> int:
-    """Data width of the ECP5 blocks that a memory is made of side by side, none behind a multiplexer; 0 if it is too
-    deep."""
+    """Data width of the ECP5 blocks that make up a memory of ``width`` bits: side by side, each as deep as the memory,
+    so that none is behind a multiplexer. 0 if no block is ``depth`` words deep."""
     fitting = [bits for bits, words in _ECP5_MODES if words >= depth]
     return min(fitting, key=lambda bits: -(-width // bits), default=0)
 
@@ -27,11 +27,11 @@ def ecp5_block_width(width: int, depth: int) -> int:
 class BlockMemory(Component):
     """One word is read and one written a cycle.
 
-    Block RAM takes most of a fast clock's period from clock to output (5.8 ns on an ECP5), but has an output register
-    in itself (1 ns), which synthesis does not infer: on ECP5 this is made of ``DP16KD`` cells, elsewhere of a memory
-    and registers.
+    Block RAM takes most of a fast clock's period from clock to output: 5.8 ns on an ECP5. With the output register that
+    is part of the block it takes 1 ns, but synthesis does not infer that register. So on ECP5 this component
+    instantiates ``DP16KD`` cells; elsewhere it is a memory and registers.
 
-    Do not rely on a word that is read in the cycle in which it is written.
+    A word that is read in the cycle in which it is written is undefined.
 
     Parameters
     ----------
@@ -93,10 +93,11 @@ class BlockMemory(Component):
         return m
 
     def _ecp5_block(self, width: int, read: Signal, write_data: Value) -> Instance:
-        """Port A writes, port B reads. Blocks of 36 bits need the data pins of both: lower half at A, upper half at B.
+        """Port A writes, port B reads. A block of 36 bits uses the data pins of both ports: the lower half of a word is
+        at A, the upper half at B.
 
-        An address leaves out the lowest pins that its width does not need; on the writing side, some of them enable
-        bytes.
+        A word's address begins at an address pin that depends on the width. The pins below it are 0, but on the writing
+        side some of them are byte enables.
         """
         data_pins, address_pins = _ECP5_DATA_PINS, 14
         skipped = width.bit_length() - 1
@@ -136,7 +137,7 @@ class BlockMemory(Component):
             i_CEB=C(1),
             i_OCEA=C(1),
             i_OCEB=C(1),
-            i_WEA=C(1) if width > data_pins else self.write_enable,  # blocks of 36 bits have the byte enables alone
+            i_WEA=C(1) if width > data_pins else self.write_enable,  # a block of 36 bits is written by its byte enables alone
             i_WEB=C(0),
             i_RSTA=C(0),
             i_RSTB=C(0),

@@ -2,8 +2,8 @@
 
 Each function adds one cell to a module and returns its exact signed product, :data:`REGISTERS` cycles after the
 operands. A stationary operand ``b`` is taken where ``load`` is set, and holds for the ``a`` of the same cycle and all
-later ones. Operands are left-aligned: zeros below, the product in the top bits. The other way, a sign bit would be
-wired to every input above it.
+later ones. Operands are left-aligned at the cell's inputs, with zeros below them, and the product is in the top bits of
+its output: right-aligned, an operand's sign bit would have to be wired to every input above it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _left_aligned(value: Value, bits: int) -> Value:
 def ecp5_multiplier(m: Module, a: Value, b: Value, load: ValueLike = 1) -> Value:
     """An ECP5's ``MULT18X18D``: operands of up to 18 bits.
 
-    Lattice TN1267, "ECP5 and ECP5-5G sysDSP Usage Guide". A block of four multipliers shares four clock enables: the
-    one that is always on is ``CE0`` in all of them, which leaves three for ``load``.
+    Lattice TN1267, "ECP5 and ECP5-5G sysDSP Usage Guide". The four multipliers of a block share four clock enables.
+    ``CE0`` is always on in all of them, which leaves three for ``load``.
     """
     product = Signal(len(a) + len(b))
     ports: dict[str, Value] = {}

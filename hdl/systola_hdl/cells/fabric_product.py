@@ -1,4 +1,4 @@
-"""A signed product without a DSP block: rows of one operand where the other has ones, added up by a tree of adders."""
+"""A signed product without a DSP block: partial products, summed by a tree of adders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["fabric_product"]
 
 
 def _table(invert: int) -> int:
-    """A half of a CCU2C as a table over A, B, C and D, with A the lowest bit of the index: A B + C D, or A B + ~C D."""
+    """Look-up table of half a ``CCU2C`` over its inputs A, B, C and D, A being the lowest bit of the index: the sum bit
+    of A·B + C·D or, with ``invert``, of A·B + ~C·D."""
     return sum((((i & i >> 1) ^ ((i >> 2 ^ invert) & i >> 3)) & 1) << i for i in range(16))
 
 
@@ -22,8 +23,9 @@ class _Ecp5Adders:
     """Adders of an ECP5's carry chains, of which each bit multiplies as well: Lattice FPGA-DS-02012,
     "ECP5 and ECP5-5G Family Data Sheet", ripple mode.
 
-    In a half of a ``CCU2C``, the sum of the two terms is the table's value, and the carry that it makes itself is the
-    value for C = D = 0: A B, as it should be where A B and the other term are both 1, or both 0.
+    In half a ``CCU2C``, the table's value is the sum bit of the two terms. Where that is 0, so that no carry is
+    propagated, the carry out is the table's value for C = D = 0, which is A·B: right, because both terms are equal
+    there.
     """
 
     m: Module
@@ -72,17 +74,17 @@ class _PortableAdders:
 
 
 def fabric_product(m: Module, a: Value, b: Value, family: Family) -> Value:
-    """``a * b``, signed, combinational: two rows are added at first, then pairs of pairs, and so on.
+    """``a * b``, signed, combinational: partial products are added in pairs, then the sums in pairs, and so on.
 
-    Resources for 8 by 8 bits in an ECP5: 7 carry chains of 36 ``CCU2C`` (72 LUTs), and 28 LUTs with which nextpnr
-    begins and ends them. From register to register, alone on the chip: 121 MHz at speed grade 6.
+    Resources for 8 by 8 bits in an ECP5: 7 carry chains, together 36 ``CCU2C`` (72 LUTs), and 28 LUTs that nextpnr adds
+    at the chains' ends. Timing from register to register, with nothing else on the chip: 121 MHz at speed grade 6.
     """
     adders = _Ecp5Adders(m) if family is Family.ECP5 else _PortableAdders()
     doubled = Cat(Const(0, 1), a).as_signed()
     if len(b) % 2:
         b = Cat(b, b[-1]).as_signed()
     sums = [adders.add(a, b[low], doubled, b[low + 1], invert=low + 2 == len(b)) for low in range(0, len(b), 2)]
-    distance = 2  # bits from a sum to the next
+    distance = 2  # weight of a sum relative to the one before it, in bits
     while len(sums) > 1:
         pairs = [
             Cat(low[:distance], adders.add(low[distance:].as_signed(), 1, high, 1)).as_signed()

@@ -1,4 +1,4 @@
-"""FPGA families that have bodies of their own for multipliers and memories."""
+"""FPGA families for which multipliers and memories are made of the vendor's cells."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ __all__ = ["Family", "FamilyPlatform", "family_of", "platform_of"]
 
 
 class Family(enum.Enum):
-    """Where a component may use the vendor's cells."""
+    """The family whose cells a component may instantiate."""
 
-    PORTABLE = "portable"  #: none: simulation, or what synthesis makes of it
+    PORTABLE = "portable"  #: no vendor's cells: for simulation, or inference by synthesis
     ECP5 = "ecp5"  #: Lattice ECP5
     ICE40 = "ice40"  #: Lattice iCE40 UltraPlus
     GOWIN = "gowin"  #: Gowin GW2A
     XILINX = "xilinx"  #: AMD 7-series
 
 
-#: Beginnings of what Amaranth's platforms call their ``family``, in lower case.
+#: What the ``family`` of Amaranth's platforms begins with, in lower case.
 _NAMES = {Family.ECP5: "ecp5", Family.ICE40: "ice40", Family.GOWIN: "gw2a", Family.XILINX: "series7"}
 
 
 @dataclass(frozen=True)
 class FamilyPlatform:
-    """Stands for a board's platform where there are no pins: all that :func:`family_of` asks of one."""
+    """Stands in for a board's platform where there are no pins: it has all that :func:`family_of` reads."""
 
     family: str
 
@@ -32,7 +32,7 @@ class FamilyPlatform:
 def family_of(platform: object) -> Family:
     """The family that ``elaborate(platform)`` is for, by the platform's ``family``; no platform is a simulation.
 
-    Raises ``ValueError`` for a family that has no bodies here.
+    Raises ``ValueError`` for a family whose cells are not known here.
     """
     if platform is None:
         return Family.PORTABLE
@@ -44,5 +44,5 @@ def family_of(platform: object) -> Family:
 
 
 def platform_of(family: Family) -> FamilyPlatform | None:
-    """A platform that is nothing but a family; no platform for the portable bodies."""
+    """A platform with nothing but a family; ``None`` for the portable implementation."""
     return None if family is Family.PORTABLE else FamilyPlatform(_NAMES[family])

@@ -1,4 +1,4 @@
-"""Signed multiplier with a stationary operand: the body of the array's cells."""
+"""Signed multiplier with a stationary operand: the array's cells are made of it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ class Multiplier(Component):
     cycle, :attr:`latency` cycles after ``a``; ``load`` with ``b`` applies to the ``a`` of the same cycle and to all
     that follow.
 
-    Bodies: ECP5 one ``MULT18X18D`` and 7-series one ``DSP48E1``, which keep all registers inside; Gowin one ``MULT9X9``
-    or ``MULT18X18`` and ``b_bits`` registers outside; elsewhere, and for operands that are too wide, ``a * b``, left to
-    the synthesiser's inference. (iCE40: :class:`~systola_hdl.cells.multiplier_pair.MultiplierPair` makes two of one
-    cell.)
+    Implementation: ECP5 one ``MULT18X18D`` and 7-series one ``DSP48E1``, which keep all registers inside; Gowin one
+    ``MULT9X9`` or ``MULT18X18`` and ``b_bits`` registers outside; elsewhere, and for operands that are too wide, ``a *
+    b``, left to the synthesiser's inference. On iCE40, :class:`~systola_hdl.cells.multiplier_pair.MultiplierPair` makes
+    two multipliers of one cell.
 
     Parameters
     ----------
     a_bits, b_bits:
         Operand widths, at least 2.
     fabric:
-        Without a DSP block on any FPGA, see :func:`~systola_hdl.cells.fabric_product.fabric_product`.
+        Make the product of logic, not of a DSP block, on every FPGA: see
+        :func:`~systola_hdl.cells.fabric_product.fabric_product`.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ class MultiplierPair(Component):
     of products a cycle, :attr:`latency` cycles after ``a0`` and ``a1``; ``load`` applies to the operands of the same
     cycle and to all that follow.
 
-    Bodies: iCE40 one ``SB_MAC16`` and nothing else; elsewhere two multipliers. There is one ``load`` because
+    Implementation: iCE40 one ``SB_MAC16`` and nothing else; elsewhere two multipliers. There is one ``load`` because
     ``SB_MAC16`` has one hold for the register of both its B operands (and one for both its A operands).
 
     Attributes

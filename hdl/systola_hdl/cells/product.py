@@ -17,9 +17,9 @@ WIDEST = 18
 class Product(Component):
     """``p = a * b``, exact, two's complement, one a cycle, :attr:`latency` cycles after the operands.
 
-    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Bodies: ECP5 one ``MULT18X18D``,
-    7-series one ``DSP48E1``, Gowin one ``MULT9X9`` or ``MULT18X18``, with all registers inside; elsewhere ``a * b``,
-    left to the synthesiser's inference.
+    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Implementation: ECP5 one
+    ``MULT18X18D``, 7-series one ``DSP48E1``, Gowin one ``MULT9X9`` or ``MULT18X18``, with all registers inside;
+    elsewhere ``a * b``, left to the synthesiser's inference.
 
     The multiplier's own pipeline register is not used: from register to register an ECP5 of speed grade 6 needs 4 ns
     without it (Project Trellis' timing data: 3.5 ns from an input to the output register).
@@ -27,7 +27,7 @@ class Product(Component):
     Parameters
     ----------
     a_bits, b_bits:
-        Operand widths, 2 to :data:`WIDEST`. An unsigned operand needs a bit more, a zero.
+        Operand widths, 2 to :data:`WIDEST`. An unsigned operand needs one bit more, a zero above it.
 
     Attributes
     ----------

@@ -31,9 +31,9 @@ def segment_depths(depth: int, smallest: int = _BLOCK_WORDS) -> list[int]:
 class SegmentedMemory(Component):
     """``depth`` words of 32 bits; one is read and one written a cycle.
 
-    Addresses, enable and written data go into registers of this memory's own, which several of them beside each other
-    do not share; what was read is registered at the blocks and behind the choice of the segment. Do not rely on a word
-    that is read in the cycle in which it is written.
+    Addresses, enable and written data are registered in every such memory; several side by side do not share these
+    registers. Read data is registered in the block RAMs and behind the multiplexer of the segments. A word that is read
+    in the cycle in which it is written is undefined.
 
     A synthesiser that is given one memory of, say, 8704 words makes it of blocks of 1024 × 18 bits behind a
     multiplexer, and rounds up to 9216 words. In segments of 8192 and 512 words every block is full, and most bits need
@@ -51,7 +51,7 @@ class SegmentedMemory(Component):
     read_address, read_data:
         A word, :attr:`read_latency` cycles after its address, every cycle.
     write_enable, write_address, write_data:
-        Written where reads from the next cycle on see it.
+        Written at the end of the cycle; reads of the next cycle or later see it.
     """
 
     #: Cycles from address to word: own register, block memory, choice of segment.
@@ -90,7 +90,7 @@ class SegmentedMemory(Component):
         chosen = 0
         for index, segment in enumerate(self._segments):
             m.submodules[f"segment{index}"] = segment
-            # A segment starts at a multiple of its size: the bits above the address inside it are the segment's own.
+            # A segment starts at a multiple of its size, so the address bits above those inside it select it.
             inside = len(segment.read_address)
             reads, writes = (address[inside:] == start >> inside for address in (self.read_address, self.write_address))
             m.d.comb += [

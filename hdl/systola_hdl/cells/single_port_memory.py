@@ -18,8 +18,8 @@ class SinglePortMemory(Component):
     After a write ``read_data`` is undefined, as the SPRAM's output is, until the next read; so are the contents at
     power-on.
 
-    Bodies: iCE40 one ``SB_SPRAM256KA`` (SBTICETechnologyLibrary201708, "SB_SPRAM256KA"), whatever the depth; elsewhere
-    a memory.
+    Implementation: iCE40 one ``SB_SPRAM256KA`` (SBTICETechnologyLibrary201708, "SB_SPRAM256KA"), whatever the depth;
+    elsewhere a memory.
 
     Parameters
     ----------

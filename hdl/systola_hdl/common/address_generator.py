@@ -25,11 +25,11 @@ class AddressGenerator(Component):
     enough and each nest has at least :attr:`shortest_nest` items. Latency is :attr:`latency` cycles from the transfer
     of ``start`` to the first item.
 
-    Design: a pipeline that never stops, with a credit queue at its end. Each item that enters takes a credit, and
-    ``free`` is a register, so ``o.ready`` reaches nothing but the queue. The counters are one stage ahead of the
-    addresses and tell them through registers which loop steps next. They count down; a register tells one cycle ahead
-    that a loop's next iteration is its last. While one nest runs, the next waits in registers, where its counts are
-    compared::
+    Design: a pipeline that never stops, with a credit queue at its end. Each item that enters takes a credit, and the
+    queue's ``free`` is a register, so no path leads from ``o.ready`` to the stages before the queue. The counters are
+    one stage ahead of the addresses; registers between them say which loop steps. Each counter counts down, and a
+    register says one cycle ahead that the loop's next iteration is its last. While one nest runs, the next waits in
+    registers, where its counts are compared with 1 and 2::
 
         start ─ waits ─ compared ─▶ 1: counters ─▶ 2: by how much ─▶ 3: address ─▶ queue ─▶ o
 
@@ -106,8 +106,9 @@ class AddressGenerator(Component):
         return m
 
     def _build_nest(self, m: Module, offered: Value, taken: Signal, name: str) -> tuple[Value, Value]:
-        """Registers for a part of ``start``: a nest that waits, which stays until the cycle after it is ``taken``, and,
-        from the cycle after that, the nest that runs. Each part has enables of its own.
+        """Two ranks of registers for a part of ``start``. Returns the part of the nest that waits, which is stable
+        until the cycle after ``taken``, and that of the nest that runs, which follows from the cycle after that. Each
+        part has enables of its own, to limit their fan-out.
         """
         if self._held:
             return offered, offered
@@ -123,8 +124,8 @@ class AddressGenerator(Component):
         return waiting, running
 
     def _build_counters(self, m: Module, free: Value, taken: Signal) -> tuple[Value, Value, Value]:
-        """Stage 1. Whether an item leaves it, its flags, and which loop was stepped to reach it: one-hot, the base
-        last."""
+        """Stage 1. Returns whether an item leaves it, the item's flags and, one-hot, the loop that was stepped to reach
+        the item; the last bit stands for the nest's base."""
         levels = len(self.loops)
         waits, compared = Signal(), Signal()
         waiting, running = self._build_nest(m, self.start.payload.counts.as_value(), taken, "counts")
@@ -152,7 +153,7 @@ class AddressGenerator(Component):
                 m.d.sync += active.eq(compared)
         for level in range(levels):
             count = slice(level * COUNT_BITS, (level + 1) * COUNT_BITS)
-            # Iterations, with the present one.
+            # Iterations left, the present one included.
             left = Signal(COUNT_BITS, name=f"left_{self.loops[level]}", reset_less=True)
             m.d.sync += [
                 single_waiting[level].eq(~waits | taken | (waiting[count] == 1)),
@@ -172,7 +173,8 @@ class AddressGenerator(Component):
         return free & active, Cat(first, last), Cat(steps_now, begins)
 
     def _build_address(self, m: Module, nest: Value, ways: Value, valid: Value, address: int) -> Value:
-        """Stages 2 and 3 of one address, for an item that came to stage 2 by way of a loop's step or of the base."""
+        """Stages 2 and 3 of one address. ``ways`` says, one-hot, which loop was stepped to reach the item, or that it
+        is the nest's first."""
         # Stage 2: the amount of the step. A nest's first item steps from 0 by the nest's base.
         delta = Signal(signed(ADDRESS_BITS), name=f"delta{address}", reset_less=True)
         stepping = Signal(len(self.loops), name=f"stepping{address}", reset_less=True)

@@ -1,4 +1,4 @@
-"""Credits taken ahead of use, and a queue built on them: back-pressure that never has to stop a pipeline at once."""
+"""Credits, and a queue whose entries are reserved by credits: back-pressure for pipelines that cannot stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CreditQueue", "Credits"]
 
 class Credits(Component):
     """A pool of ``count`` credits. A credit is taken before an item enters a pipeline that cannot stop, and given back
-    when the item has gone where nothing can hold it up.
+    when the item has left the queue behind the pipeline.
 
     ``free`` and ``empty`` are registers, two cycles behind ``give``. ``free`` is low while fewer than two credits are
     left.

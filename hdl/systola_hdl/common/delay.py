@@ -13,8 +13,8 @@ def delayed(
     """``value``, ``cycles`` cycles later, through plain registers; ``init`` gives them a reset value, else they have
     none.
 
-    ``keep``: synthesis must not merge them with others that hold the same, which serve other places of the chip.
-    Call it outside every ``m.If``: the registers must always follow.
+    ``keep``: synthesis must not merge them with registers that hold the same value for other parts of the chip. Call
+    this outside every ``m.If``, because the registers must follow in every cycle.
     """
     attributes = {"keep": 1} if keep else {}
     for cycle in range(cycles):

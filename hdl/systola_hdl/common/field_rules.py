@@ -24,19 +24,19 @@ def bounds_of(opcode: Opcode, name: str, config: Config) -> tuple[int, int]:
 
 
 def product_bound(opcode: Opcode, config: Config) -> int:
-    """Largest legal product of the fields that ``opcode`` has a rule of."""
+    """Largest legal product of the fields in the one rule that ``opcode`` has on a product."""
     (rule,) = INSTRUCTIONS[opcode].rules
     return rule.bound(config)
 
 
 def below(opcode: Opcode, name: str, value: Value, config: Config) -> Value:
-    """Whether ``value`` is less than the least legal one, which is not the least that the field holds."""
+    """Whether ``value`` is less than the least legal value. For fields that can hold a smaller one."""
     low, _ = bounds_of(opcode, name, config)
     return value == 0 if low == 1 else value < low
 
 
 def above(opcode: Opcode, name: str, value: Value, config: Config) -> Value:
-    """Whether ``value`` is more than the largest legal one, which is not the largest that the field holds."""
+    """Whether ``value`` is more than the largest legal value. For fields that can hold a larger one."""
     field, legal = _rule(opcode, name)
     _, high = legal.bounds(field, config)
     if legal.reserved is not None:
@@ -45,7 +45,7 @@ def above(opcode: Opcode, name: str, value: Value, config: Config) -> Value:
 
 
 def outside(opcode: Opcode, name: str, value: Value, config: Config) -> Value:
-    """Whether ``value`` is not legal for the field, whatever the rule's condition."""
+    """Whether ``value`` is not legal for the field; the condition of the rule, if it has one, is not looked at."""
     field, legal = _rule(opcode, name)
     low, high = legal.bounds(field, config)
     parts = []
@@ -57,7 +57,7 @@ def outside(opcode: Opcode, name: str, value: Value, config: Config) -> Value:
 
 
 def _holds(only: Condition, fields: dict[str, Value]) -> Value:
-    """Whether a rule with a condition on a field of one bit holds."""
+    """Whether a rule's condition, which is on a field of one bit, is met."""
     value = fields[only.field]
     return value if only.values == (1,) else ~value
 

@@ -13,7 +13,7 @@ __all__ = ["ERROR_CODE", "HEADER", "STREAM_LOOPS", "instruction_payload", "paylo
 
 
 def words_layout(words: Sequence[Sequence[isa.Field]]) -> data.StructLayout:
-    """Words of fields as one packed structure, first word in the low bits; what no field names is padding."""
+    """Words of fields as one packed structure, first word in the low bits; bits that belong to no field are padding."""
     members: dict[str, object] = {}
     for index, word in enumerate(words):
         used = 0

@@ -1,4 +1,4 @@
-"""Forms of logic that take few cells of four inputs."""
+"""Forms of logic that take few LUTs of four inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from amaranth.hdl import Cat, Const, Mux, Value
 
 __all__ = ["is_below", "moved", "one_of"]
 
-#: Values of the bits that decide a comparison, up to which they are listed rather than compared in a carry chain.
+#: A comparison lists the values below its limit, instead of using a carry chain, if they are no more than this.
 _LISTED = 32
 
 
 def is_below(value: Value, limit: int) -> Value:
-    """``value < limit`` for an unsigned value and a positive limit, of no more bits than decide it."""
+    """``value < limit`` for an unsigned value and a positive limit, made of only those bits that decide it."""
     low = (limit & -limit).bit_length() - 1
     high = (limit - 1).bit_length()
     if limit == 1 << high:
@@ -26,8 +26,8 @@ def is_below(value: Value, limit: int) -> Value:
 
 
 def moved(value: Value, base: int, size: int) -> Value:
-    """``base + value`` for values below ``size``: without an adder if ``base`` is a multiple of a power of two not
-    below it."""
+    """``base + value`` for values below ``size``. Without an adder if ``base`` is a multiple of a power of two that is
+    at least ``size``."""
     bits = (size - 1).bit_length()
     if base % (1 << bits):
         return value + base

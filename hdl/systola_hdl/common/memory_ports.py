@@ -88,9 +88,9 @@ class WeightRead(Signature):
 class BeatWrite(Signature):
     """Client of a memory's second host port: up to 8 bytes to byte ``address`` of a memory of ``size`` bytes.
 
-    Byte ``i`` is written to ``address + i`` if ``mask[i]``; no such byte lies behind the end. The activation memory
-    takes any address and mask; elsewhere the address is a multiple of 8, and the mask has the same bit for all bytes of
-    a word of 32 bits.
+    Byte ``i`` is written to ``address + i`` if ``mask[i]``; the client sets no ``mask[i]`` for a byte behind the end.
+    The activation memory takes any address and mask; elsewhere the address is a multiple of 8, and the mask has the
+    same bit for all bytes of a word of 32 bits.
     """
 
     def __init__(self, size: int) -> None:
@@ -108,8 +108,8 @@ class BeatWrite(Signature):
 class BeatRead(Signature):
     """Client of a memory's second host port: 8 bytes from byte ``address``, aligned as for :class:`BeatWrite`.
 
-    Behind the end of the memory, bytes mean nothing. ``data`` comes with ``data_valid``, in the order of the requests,
-    and cannot be refused.
+    Bytes from behind the end of the memory are undefined. ``data`` comes with ``data_valid``, in the order of the
+    requests, and cannot be refused.
     """
 
     def __init__(self, size: int) -> None:

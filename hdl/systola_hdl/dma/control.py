@@ -13,7 +13,7 @@ from systola_hdl.host.host_port import DMA_ERROR, HostMemory
 
 __all__ = ["Control"]
 
-#: Descriptors executed but for what their completion waits for.
+#: Descriptors that may be executed and not yet complete.
 _PENDING = 4
 
 
@@ -26,18 +26,18 @@ class _Awaits(enum.IntEnum):
 
 
 class Control(Component):
-    """Start each job when what it needs is there; take note of its completion, in order.
+    """Start each job as soon as it may begin; count completions in the order of the jobs.
 
-    A mover works on one transfer at a time. What is written to the host is complete later, so that the next job begins
-    before; a program that runs too, but only transfers with OVERLAP begin before it has ended. A job of records waits
-    for everything.
+    A mover works on one transfer at a time. A transfer to the host is complete when its write is answered, which the
+    next job does not wait for. A program is complete when it has ended; until then, of the transfers only those with
+    OVERLAP begin. FENCE, RECORD and INTERRUPT wait until every job before them is complete.
 
     Members
     -------
     job: In(stream of JOB)
         What to execute.
     doorbell: In(32), record_address: In(64), link_up: In(1), reset: In(1)
-        Registers, the link's state, and the host's wish for a reset in this cycle.
+        Registers, the link's state, and whether the host asks for a reset in this cycle.
     reads_idle: In(1)
         Every read of the host's memory is answered.
     inbound, outbound: Out(stream of MOVE), inbound_done, outbound_done: In(1), inbound_error: In(8)
@@ -51,7 +51,7 @@ class Control(Component):
     enable: Out(1)
         The ring may be read, and reads may begin.
     drain: Out(1)
-        Answers to reads go nowhere.
+        Answers to reads are discarded.
     clear: Out(1)
         For one cycle: everything starts afresh.
     quiet: Out(1)
@@ -110,7 +110,7 @@ class Control(Component):
         return m
 
     def _fail(self, m: Module, failed: Signal, code: Value | int) -> None:
-        """Take note of an error, unless there was one."""
+        """Record an error; the first one is kept."""
         m.d.sync += failed.eq(1)
         with m.If(~failed):
             m.d.sync += self.error_code.eq(code)
@@ -146,7 +146,7 @@ class Control(Component):
         inbound_failure = Signal(DMA_ERROR)
 
         def complete(awaits: _Awaits) -> None:
-            """The job is executed."""
+            """The job is executed; its completion waits for ``awaits``."""
             m.d.comb += [self.job.ready.eq(1), pending.w_en.eq(1), pending.w_data.eq(awaits)]
 
         for move in (self.inbound.payload, self.outbound.payload):
@@ -156,7 +156,7 @@ class Control(Component):
             may_move.eq(pending.w_rdy & ((job.flags & DmaFlag.OVERLAP).any() | (~running & ~self.engine_busy))),
             interrupts.eq(final | (job.kind == DmaKind.INTERRUPT)),
             self.record_to.eq(Mux(interrupts, self.record_address, job.host_address)),
-            # A record counts its own descriptor; the last one, after an error, has none.
+            # A record's count includes its own descriptor; the final record, after an error, belongs to no descriptor.
             self.record_completed.eq(self.completed + ~final),
             self.engine_start_address.eq(job.device_address),
         ]
@@ -197,7 +197,7 @@ class Control(Component):
                 with m.Elif(self.inbound_done):
                     m.d.sync += inbound_failure.eq(self.inbound_error)
                     m.next = "BLAME"
-            with m.State("BLAME"):  # what came before may have failed as well
+            with m.State("BLAME"):  # a descriptor before this one may fail as well: its error goes first
                 with m.If(settled):
                     self._fail(m, failed, inbound_failure)
                     m.next = "DRAIN"

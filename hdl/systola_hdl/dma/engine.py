@@ -25,7 +25,7 @@ from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["ENGINE_STATE", "DmaEngine"]
 
-#: What the engine tells of itself, for the status records.
+#: State of the engine that status records contain.
 ENGINE_STATE = data.StructLayout({"status": 32, "error_address": 32, "marks": 32, "counters": COUNTER_LAYOUT})
 
 #: Jobs that are prepared ahead of the one being executed.
@@ -141,7 +141,8 @@ class DmaEngine(Component):
         return m
 
     def _build_writes(self, m: Module, registers: DmaRegisters, control: Control, outbound: Outbound) -> None:
-        """Outbound mover and record writer never write at the same time."""
+        """Outbound mover and record writer never write at the same time, so their streams share the port without an
+        arbiter."""
         m.submodules.record_writer = writer = RecordWriter()
         sequence = Signal(32, init=1)
         with m.If(writer.done):

@@ -22,21 +22,24 @@ def beat_mask(left: Value) -> Value:
 
 
 class Inbound(Component):
-    """A beat a cycle, two cycles after it came, while data comes and the memory takes it.
+    """Throughput is a beat a cycle while data comes and the memory is ready; latency is two cycles.
 
-    The activation memory takes a beat at any byte. Program and weights take aligned ones, so that beats for an odd word
-    are put together from halves: byte ``i`` of the transfer still goes to ``device_address + i``.
+    The activation memory takes a beat at any byte address. The memories of program and weights take beats at multiples
+    of 8 bytes only. A transfer to an odd word is therefore shifted by half a beat: each beat written is made of halves
+    of two beats that came. Byte ``i`` of the transfer always goes to ``device_address + i``.
 
     Members
     -------
     start: In(stream of MOVE)
-        Taken while nothing moves; inside the memory, and aligned as it wants it.
+        Taken while no transfer is in progress. The transfer lies inside the memory and is aligned as the memory
+        demands.
     i: In(stream of READ_DATA)
         The bytes.
     program, activation, weight: Out(BeatWrite)
         The memories.
     done: Out(1), error_code: Out(8)
-        For one cycle: all is written, or the read has failed after the beats before; and why.
+        ``done`` for one cycle: all is written or, if ``error_code`` is not NONE, the read has failed and the beats
+        before the failure are written.
     """
 
     def __init__(self, config: Config) -> None:
@@ -57,7 +60,8 @@ class Inbound(Component):
         region, shifted, first = Signal(32 - REGION_SHIFT), Signal(), Signal()
         address = Signal(REGION_SHIFT)  # of the next beat
         left = Signal(LENGTH_BITS + 1)  # bytes from there on, skipped ones included
-        half = Signal(32)  # of the beat before
+        half = Signal(32)  # the upper one of the beat before
+        # The beat to be written next, and its address, `place`.
         valid, place, beat, mask = Signal(), Signal(REGION_SHIFT), Signal(8 * DMA_BEAT_BYTES), Signal(DMA_BEAT_BYTES)
         taken, room, needs_input = Signal(), Signal(), Signal()
         for memory in MEMORIES:

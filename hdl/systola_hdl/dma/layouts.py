@@ -14,7 +14,7 @@ __all__ = ["DESCRIPTOR", "JOB", "MEMORIES", "MOVE"]
 #: A descriptor as it lies in the host's memory.
 DESCRIPTOR = words_layout(DESCRIPTOR_WORDS)
 
-#: A descriptor's fields that are used. With ``error_code``, it was not fetched or must not be executed.
+#: The fields of a descriptor that are used. If ``error_code`` is not NONE, it was not fetched or must not be executed.
 JOB = data.StructLayout(
     {"kind": 8, "flags": 8, "length": LENGTH_BITS, "device_address": 32, "host_address": 64, "error_code": DMA_ERROR}
 )

@@ -16,19 +16,20 @@ from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["QUEUE_DEPTH", "Outbound"]
 
-#: Beats on their way from a memory or waiting: more than the cycles from a request to its beat here, so that one goes
-#: every cycle.
+#: Entries of the queue, each reserved when its beat is requested from a memory: more than the cycles from a request to
+#: its beat, so that one beat a cycle is sustained.
 QUEUE_DEPTH = 16
 
 
 class Outbound(Component):
-    """A beat a cycle while the memory gives and the link takes it. Alignment is as for
-    :class:`~systola_hdl.dma.inbound.Inbound`, the other way round.
+    """Throughput is a beat a cycle while the memory delivers and the link is ready. Alignment is dealt with as in
+    :class:`~systola_hdl.dma.inbound.Inbound`, in the other direction.
 
     Members
     -------
     start: In(stream of MOVE)
-        Taken while nothing moves; inside the memory, and aligned as it wants it.
+        Taken while no transfer is in progress. The transfer lies inside the memory and is aligned as the memory
+        demands.
     program, activation, weight: Out(BeatRead)
         The memories.
     write, write_data:
@@ -54,8 +55,8 @@ class Outbound(Component):
         m.submodules.queue = queue = SyncFIFO(width=8 * DMA_BEAT_BYTES, depth=QUEUE_DEPTH)
         start, begins = self.start.payload, Signal()
         shifted, prime = Signal(), Signal()
-        left = Signal(LENGTH_BITS)  # bytes to go
-        half = Signal(32)  # of the beat before
+        left = Signal(LENGTH_BITS)  # bytes still to be written
+        half = Signal(32)  # the upper one of the beat before
         output, room, needs_input, advances = self.write_data, Signal(), Signal(), Signal()
         odd = (start.device_address[REGION_SHIFT:] != Region.ACTIVATION) & start.device_address[2]
         m.d.comb += [
@@ -101,11 +102,11 @@ class Outbound(Component):
         return m
 
     def _build_reads(self, m: Module, queue: SyncFIFO, begins: Signal) -> None:
-        """Ask the memory for beats, no more than the queue takes."""
+        """Request beats from the memory, no more than the queue has entries for."""
         start = self.start.payload
         region, address = Signal(32 - REGION_SHIFT), Signal(REGION_SHIFT)
-        beats = Signal(range((1 << LENGTH_BITS) // DMA_BEAT_BYTES + 2))  # to ask for
-        held = Signal(range(QUEUE_DEPTH + 1))  # asked for and not yet taken from the queue
+        beats = Signal(range((1 << LENGTH_BITS) // DMA_BEAT_BYTES + 2))  # still to be requested
+        held = Signal(range(QUEUE_DEPTH + 1))  # entries reserved: requested and not yet taken from the queue
         asks, taken, pops = Signal(), Signal(), Signal()
         m.d.comb += [asks.eq((beats != 0) & (held != QUEUE_DEPTH)), pops.eq(queue.r_en & queue.r_rdy)]
         for memory in MEMORIES:

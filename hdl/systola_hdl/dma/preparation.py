@@ -1,4 +1,4 @@
-"""Checks descriptors, and asks for the host's data ahead of their turn."""
+"""Checks descriptors, and requests the host's data before the descriptors are executed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["Preparation"]
 
 
 class Preparation(Component):
-    """Pass descriptors on, each after a few cycles; those that must not be executed with the error BAD_DESCRIPTOR.
+    """Pass descriptors on, each after a few cycles; one that must not be executed gets the error BAD_DESCRIPTOR.
 
-    A TO_DEVICE's read is asked for before it is passed on. After a job with an error nothing follows until reset.
+    The read of a TO_DEVICE is requested before the descriptor is passed on. After a job with an error, nothing follows
+    until reset.
 
     Members
     -------
@@ -27,7 +28,7 @@ class Preparation(Component):
     quiet: In(1)
         Everything passed on is complete: FENCE is passed on only then.
     link_up: In(1)
-        The host's memory can be reached; a TO_DEVICE when it cannot has the error LINK_DOWN.
+        The host's memory can be reached. A TO_DEVICE that comes while it cannot gets the error LINK_DOWN.
     i, o: stream of JOB
         Descriptors as they were read, and as they may be executed.
     read: Out(stream of TRANSFER)

@@ -1,4 +1,4 @@
-"""Shares the host's memory between two that read it."""
+"""Shares the host's memory between two readers: of the ring, and of the data of jobs."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
@@ -9,21 +9,22 @@ from systola_hdl.host.host_port import HostMemory
 
 __all__ = ["OUTSTANDING", "ReadPort"]
 
-#: Reads asked for and not yet answered.
+#: Reads requested and not yet answered, at most.
 OUTSTANDING = 8
 
 
 class ReadPort(Component):
-    """Take requests, those of the ring first, and pass each answer to whoever asked. A request takes a cycle more.
+    """Take requests, those of the ring first, and pass each answer to the reader that asked for it. A request takes a
+    cycle longer than without this port.
 
     Members
     -------
     ring_read, job_read: In(stream of TRANSFER), ring_data, job_data: Out(stream of READ_DATA)
-        Who reads.
+        The two readers.
     read, read_data:
         The host's memory.
     drain: In(1)
-        Answers go nowhere.
+        Answers are discarded.
     idle: Out(1)
         Every request, also one still offered, is answered.
     """

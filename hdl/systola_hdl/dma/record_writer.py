@@ -17,7 +17,7 @@ _BEATS = RECORD_BYTES // DMA_BEAT_BYTES
 
 
 class RecordWriter(Component):
-    """One record from ``start`` on, which is held until ``done``; a beat takes two cycles.
+    """Write one record: ``start`` is held high until ``done``. A beat takes two cycles.
 
     Members
     -------

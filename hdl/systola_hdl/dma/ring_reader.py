@@ -24,8 +24,8 @@ _BEATS = DESCRIPTOR_BYTES // DMA_BEAT_BYTES
 class RingReader(Component):
     """Read what the doorbell announces, up to :data:`BATCH` descriptors at once, and present them in order.
 
-    A batch ends at the ring's end. A ring that cannot be right, a link that is down and a read that fails are presented
-    as a job with that error, after all descriptors before it; nothing follows until reset.
+    A batch ends at the ring's end. An invalid ring, a link that is down and a failed read are presented as a job with
+    that error, after all descriptors before it; nothing follows until reset.
 
     Members
     -------
@@ -36,7 +36,7 @@ class RingReader(Component):
     doorbell, completed, ring_size: In(32), ring_address, record_address: In(64)
         The registers.
     read, read_data:
-        The host's memory; the data is never held back.
+        The host's memory; ``read_data.ready`` is always high.
     o: Out(stream of JOB)
         Descriptors.
     """
@@ -67,7 +67,7 @@ class RingReader(Component):
     def _build_request(self, m: Module, queue: SyncFIFO, job: data.View, outstanding: Signal, failed: Signal) -> Value:
         """Ask for the next batch. Returns how many descriptors were asked for in this cycle."""
         fetched, ahead, left = Signal(32), Signal(32), Signal(32)
-        slot, to_end, bad, room = Signal(32), Signal(32), Signal(), Signal()
+        slot, to_end, bad, room = Signal(32), Signal(32), Signal(), Signal()  # `slot`: index in the ring of the next batch
         count, error = Signal(range(BATCH + 1)), Signal.like(job.error_code)
         asked = Signal.like(count)
         size, mask = self.ring_size, Signal(32)
@@ -115,7 +115,7 @@ class RingReader(Component):
         return asked
 
     def _build_answer(self, m: Module, queue: SyncFIFO, job: data.View, failed: Signal) -> Value:
-        """Put beats together. Returns whether a descriptor is complete in this cycle."""
+        """Assemble descriptors from beats. Returns whether a descriptor is complete in this cycle."""
         beat, kept = Signal(range(_BEATS)), Signal(DESCRIPTOR.size - 8 * DMA_BEAT_BYTES)
         arrives = Signal()
         came = self.read_data.payload

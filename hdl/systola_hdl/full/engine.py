@@ -66,8 +66,9 @@ class Engine(Component):
             accumulator_read_latency=AccumulatorBuffer.read_latency,
             activation_write_latency=ActivationMemory.write_latency,
         )
-        # After an error the units start anew; the memories do not, they only answer what they were asked before.
-        # Each unit has a reset register of its own, that the tools must not share: the units are large and lie apart.
+        # After an error the units are reset. The memories are not: they still answer the reads that were requested
+        # before. Each unit has a reset register of its own, which synthesis must not merge: the units are large and lie
+        # apart.
         matmul_reset, post_reset = Signal(attrs={"keep": 1}), Signal(attrs={"keep": 1})
         m.d.sync += [matmul_reset.eq(sequencer.unit_reset), post_reset.eq(sequencer.unit_reset)]
         m.submodules.matmul = ResetInserter(matmul_reset)(matmul)
@@ -113,7 +114,7 @@ class Engine(Component):
             registers.done.eq(sequencer.done),
             registers.error.eq(sequencer.error),
             registers.error_code.eq(sequencer.error_code),
-            # While a program runs, the sequencer keeps another address there.
+            # While a program runs, the sequencer keeps the address of the instruction being fetched in this register.
             registers.error_address.eq(Mux(sequencer.error, sequencer.error_address, 0)),
             self.busy.eq(sequencer.busy),
             self.done.eq(sequencer.done),

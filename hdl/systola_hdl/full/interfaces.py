@@ -40,11 +40,11 @@ class AccumulatorDrain(Signature):
 class UnitControl(Signature):
     """Between sequencer (initiator) and an execution unit.
 
-    ``instruction`` is offered with its tokens already taken; the unit takes it when it can start. ``done`` pulses for
-    one cycle when the oldest taken instruction is complete (see each opcode's words for *complete*); a unit may take
-    the next instruction before ``done`` of the last, at most one ahead. ``busy`` is high while anything is in progress.
-    ``error`` pulses with ``error_code`` when an instruction breaks a rule; the unit then writes nothing more; the
-    sequencer resets all units.
+    ``instruction`` is offered once all its tokens are available; the unit takes it when it can start, and the tokens
+    with it. ``done`` pulses for one cycle when the oldest taken instruction is complete (see each opcode's words for
+    *complete*); a unit may take the next instruction before ``done`` of the last, at most one ahead. ``busy`` is high
+    while anything is in progress. ``error`` pulses with ``error_code`` when an instruction breaks a rule; the unit then
+    writes nothing more; the sequencer resets all units.
     """
 
     def __init__(self, unit: Unit) -> None:

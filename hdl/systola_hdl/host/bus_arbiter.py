@@ -11,9 +11,9 @@ __all__ = ["BusArbiter"]
 
 
 class BusArbiter(Component):
-    """One request at a time, each client in turn: one that has been served goes behind the others.
+    """Round-robin, one request at a time: a client that has been served has the lowest priority next.
 
-    A request takes a cycle more than on the bus alone.
+    A request takes a cycle longer than on the bus alone.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ class BusDecoder(Component):
 
     A request outside every region, or not aligned to 4 bytes, reaches no memory and is answered with ``error``. One
     request is outstanding at a time, so responses are in order. The regions lie far apart on the chip: request and
-    response are held in registers here, so that each way has a cycle of its own. That takes 2 cycles before the
-    region's own and 1 after them.
+    response are held in registers here, so that each direction has a whole cycle for the wires. That takes 2 cycles
+    before the region's own and 1 after them.
 
     Members
     -------

@@ -13,7 +13,7 @@ class BusTarget(Component):
 
     A request is taken into registers. An access is ``enable`` for one cycle with ``address``, ``write`` and ``data``,
     which stay until the response; ``read_data`` is sampled ``read_latency`` cycles later. An access in a cycle without
-    ``grant`` did not count, and is repeated: ``grant``, which may come late in a cycle, ends in a register. The
+    ``grant`` has failed and is repeated. ``grant`` may come late in a cycle, as it goes straight into a register. The
     response (0 for a write, never an error: the range was checked before) is offered a cycle after the data:
     ``read_latency + 2`` cycles after the request was taken at best.
 
@@ -27,7 +27,7 @@ class BusTarget(Component):
     bus:
         The initiator.
     grant: In(1)
-        The memory serves a read in this cycle. A write may count without it, for it is the same when it is repeated.
+        The memory serves a read in this cycle. A write may be executed without it: its repetition does no harm.
     enable, write: Out(1)
         An access is tried in this cycle.
     address: Out(32), data: Out(32)

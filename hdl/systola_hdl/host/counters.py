@@ -15,7 +15,7 @@ EVENT_LAYOUT = data.StructLayout({name: 1 for name in COUNTERS if name != "cycle
 
 
 class Counters(Component):
-    """Count events while a program runs; wraps at 32 bits. What comes in goes through registers first.
+    """Count events while a program runs; wraps at 32 bits. All inputs are registered first.
 
     ``latency`` is 1: the cycles by which ``values`` lag behind.
 

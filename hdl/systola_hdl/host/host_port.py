@@ -23,14 +23,14 @@ class HostMemory(Signature):
     """The host's memory and an interrupt, between a link (initiator) and the engine, called *device* here: Out is link
     to device.
 
-    Every request is taken in the end, and answered once it is taken, also while ``link_up`` is low (then with
-    LINK_DOWN): the device counts on it and never withdraws a request. Either side may stall a stream for as long as it
-    likes; the device holds ``read_data`` back until earlier work is done. So no stream may wait for another one, but
-    for these: a request for room for its answer, an answer for its request.
+    Every request is accepted eventually, and every accepted request is answered, also while ``link_up`` is low (then
+    with LINK_DOWN): the device relies on it and never withdraws a request. Either side may stall a stream for any time;
+    the device stalls ``read_data`` until earlier work is done. To exclude deadlock, no stream may wait for another one,
+    with two exceptions: a request may wait until there is room for its answer, and an answer waits for its request.
 
     A transfer of ``length`` bytes is ``ceil(length / 8)`` beats; byte ``i`` of the transfer is in bits ``8*(i % 8)``
-    and up of beat ``i // 8`` whatever the alignment of the host address. What lies behind the last byte in the last
-    beat means nothing.
+    and up of beat ``i // 8`` whatever the alignment of the host address. Bytes of the last beat behind the last byte of
+    the transfer are undefined.
 
     Reads are answered in the order of their requests, writes in the order of theirs; reads and writes are not ordered
     with each other. What the device writes, and an interrupt after the ``write_done`` of a write, reach the host in
@@ -39,20 +39,20 @@ class HostMemory(Signature):
     Members
     -------
     read: In(stream of TRANSFER)
-        Read ``length`` bytes, at least 1, of the host's memory from ``host_address`` (any alignment; 4 KiB boundaries
-        are the link's matter).
+        Read ``length`` bytes, at least 1, of the host's memory from ``host_address`` (any alignment; the link splits it
+        at 4 KiB boundaries).
     read_data: Out(stream of READ_DATA)
         The bytes of one read after another, from the cycle after its request was taken at the earliest; ``last`` with
-        the last beat of each. A read that fails ends early with one beat of ``last`` and ``error``, whose ``data``
-        means nothing and whose ``error_code`` says why; beats before it were good. Without ``error``, ``error_code`` is
+        the last beat of each. A read that fails ends early with one beat of ``last`` and ``error``, whose ``data`` is
+        undefined and whose ``error_code`` says why; beats before it were good. Without ``error``, ``error_code`` is
         NONE.
     write: In(stream of TRANSFER)
         Write ``length`` bytes, at least 1, to the host's memory.
     write_data: In(stream of WRITE_DATA)
-        The bytes of one write after another. The device supplies all beats of each write, no beat before its request
-        was taken; the link takes all of them, also of a write that has failed.
+        The bytes of one write after another. The device supplies all beats of each write, and no beat before its
+        request was taken; the link takes all of them, also those of a write that has failed.
     write_done: Out(stream of WRITE_DONE)
-        One for each write, after its last beat was taken and handed to the host's side, or has failed.
+        One for each write, after its last beat was taken and either handed on towards the host or found to have failed.
     interrupt: In(1)
         For one cycle an event; events that follow each other closely may become one.
     link_up: Out(1)

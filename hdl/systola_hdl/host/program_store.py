@@ -16,10 +16,11 @@ __all__ = ["ProgramStore"]
 
 
 class ProgramStore(Component):
-    """``config.program_words`` words of 32 bits with one read port, so that it takes no more block RAM than its bits.
+    """``config.program_words`` words of 32 bits with one read port, so that it takes no more block RAM than its bits
+    need.
 
-    A fetch always wins the read port; the host's access waits for a cycle without one (the sequencer has many: it stops
-    when its slots are full, and a program ends).
+    A fetch always wins the read port; the host's access waits for a cycle without one (there are many: the sequencer
+    stops fetching when its issue slots are full, and when a program ends).
 
     Members
     -------

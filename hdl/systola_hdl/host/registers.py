@@ -14,7 +14,7 @@ from systola_hdl.host.counters import COUNTER_LAYOUT
 
 __all__ = ["Registers"]
 
-#: Registers among which one is chosen in one cycle.
+#: Registers from which one is chosen in one cycle.
 _GROUP = 4
 _READ_LATENCY = 3
 
@@ -22,8 +22,8 @@ _READ_LATENCY = 3
 class Registers(Component):
     """Registers of :data:`~systola_firmware.spec.memory_map.REGISTERS`. Writing one that is read-only does nothing.
 
-    A register is chosen among all in two steps with registers between them; what is read is the value two cycles after
-    the access is taken.
+    A read chooses a register in two stages with pipeline registers between them; it gives the value two cycles after
+    the access was taken.
 
     Members
     -------
@@ -36,7 +36,7 @@ class Registers(Component):
     busy, done, error, error_code, error_address: In
         State of the sequencer.
     marks: In(32), counters: In(COUNTER_LAYOUT)
-        What is counted elsewhere.
+        The numbers of marks and the counters, which are kept elsewhere.
     """
 
     host: In(Bus())
@@ -74,9 +74,9 @@ class Registers(Component):
         connect(m, flipped(self.host), target.bus)
         scratch = Signal(32)
         sources = [self._sources(scratch).get(name, Const(0, 32)) for name in REGISTERS]
-        index = target.address[2 : 2 + ceil_log2(len(sources))]  # the region has no more than the registers
+        index = target.address[2 : 2 + ceil_log2(len(sources))]  # the region contains nothing else
 
-        # Cycle 1: which one, once for each group; cycle 2: one of each group; cycle 3: the group.
+        # Cycle 1: the index, a copy for each group. Cycle 2: a register of each group. Cycle 3: one of the groups.
         chosen, low = [], exact_log2(_GROUP)
         for first in range(0, len(sources), _GROUP):
             group = Signal(32, name=f"group{first // _GROUP}")

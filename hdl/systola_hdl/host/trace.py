@@ -46,7 +46,7 @@ class Trace(Component):
     counters: In(COUNTER_LAYOUT)
         The counters, a cycle late, as they come from :class:`~systola_hdl.host.counters.Counters`.
     level: Out
-        Entries in the queue, or about to be.
+        Entries in the queue, the one being pushed included.
     idle: Out(1)
         Every mark has been written.
     count: Out(32)
@@ -98,12 +98,12 @@ class Trace(Component):
             self.level.eq(queue.level + queue.w_en),
         ]
 
-        # The entry being written goes round, so that each of its words comes to the same place.
+        # The counters of the entry being written rotate by a word, so that the next word to write is always the lowest.
         entry = data.View(_ENTRY, queue.r_data)
         left, addresses = Signal(len(Unit)), Signal(data.ArrayLayout(ADDRESS_BITS, len(Unit)))
         counters = Signal(COUNTER_LAYOUT)
         word, last_word = Signal(range(words)), Signal()
-        place = Signal(range(depth + 1))  # of the next word; counted, for a multiplication by the words of a mark would take a DSP
+        place = Signal(range(depth + 1))  # address of the next word; counted, as a multiplication would take a DSP
         last_kept, full = Signal(), Signal(init=self._capacity == 0)
         unit_bit = Signal(len(Unit))
         m.d.comb += [

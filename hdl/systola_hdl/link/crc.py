@@ -12,33 +12,34 @@ _ONES = (1 << 32) - 1
 
 
 def _shifted(value: int, steps: int) -> int:
-    """``value`` after so many bits that are 0."""
+    """The register after ``steps`` bits of 0, if it is ``value`` before."""
     for _ in range(steps):
         value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
     return value
 
 
-#: What the register holds after bytes and their CRC: the CRC is the register's complement, so that the sum of each of
-#: its bytes with the register's is all ones, as if nothing but zeros came after the start.
+#: What the register holds after bytes that are followed by their CRC. The CRC is the register's complement: XORed with
+#: the register it gives all ones, the value at ``start``, so the result is that of 32 bits of 0 after ``start``.
 _RESIDUE = _shifted(_ONES, 32)
 
 
 class LinkCrc(Component):
     """CRC-32 (ISO-HDLC, as in ``zlib.crc32``) of the bytes since ``start``.
 
-    The sum of register and byte is formed once, and each bit of the register is a sum of few of its bits: half the
-    cells of the general form, in which each bit is a sum over register and byte.
+    The XOR of the register's low byte with the input byte is formed once, and each bit of the next register is an XOR
+    of few of its bits. That takes half the cells of the general form, in which each bit is an XOR over register and
+    byte.
 
     Members
     -------
     start: In(1)
-        Forget what has been.
+        Forget all bytes so far.
     enable: In(1), byte: In(8)
         Take in a byte, which is in the CRC two cycles later.
     shift: In(1)
         Shift out the byte given by ``low``.
     low: Out(8)
-        The CRC's least significant byte: the first one of it on the line.
+        The CRC's least significant byte, which is sent first.
     good: Out(1)
         The bytes end with their CRC; from three cycles after the last one on.
     """
@@ -59,7 +60,7 @@ class LinkCrc(Component):
         m.d.sync += self.good.eq(register == _RESIDUE)
         following = Signal(32)
         for bit in range(32):
-            terms = [total[place] for place in range(8) if _shifted(1 << place, 8) >> bit & 1]
+            terms = [total[index] for index in range(8) if _shifted(1 << index, 8) >> bit & 1]
             above = [register[bit + 8]] if bit + 8 < 32 else []
             value = (above + terms)[0]
             for term in (above + terms)[1:]:

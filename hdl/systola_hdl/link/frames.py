@@ -15,16 +15,17 @@ from systola_hdl.link.request import LinkRequest
 
 __all__ = ["Link"]
 
-#: `count` before a frame: a frame of a header and a CRC leaves 0, one with data its bytes.
+#: `count` before a frame, of which each byte adds 1: it ends as the number of data bytes, 0 if there are header and CRC
+#: alone.
 _COUNT_INIT = -(HEADER_BYTES + CRC_BYTES) % 256
-#: Place of a response's first byte; before it lies the first code byte.
+#: Address of a response's first byte in the response memory; before it lies the first code byte.
 _HEADER_AT = 1
 _STATUS_AT, _EXPECTED_AT = _HEADER_AT + 1, _HEADER_AT + 3
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Parts and registers of the link that its states share; what each is stands where it is made."""
+    """Blocks and registers of the link that its states share; each is described where it is made."""
 
     reader: LinkReader
     request: LinkRequest
@@ -49,21 +50,23 @@ class _Work:
 
 
 class Link(Component):
-    """Serve the protocol of :mod:`systola_firmware.spec.link`, in as few cells as its few bytes a microsecond allow.
+    """Serve the protocol of :mod:`systola_firmware.spec.link`, in few cells rather than few cycles: the line brings
+    only a few bytes a microsecond.
 
-    One state machine does one thing after another, and bytes keep coming into the ring meanwhile::
+    One state machine does these steps one after another, while the ring keeps taking bytes from the line::
 
         check     read a frame from the ring: length and CRC; a bad one is released and forgotten
         execute   read it again: header, then for each word four bytes and an access of the bus
         close     read the response from its memory: append the CRC, replace each zero by the distance to the next
         send      read the response once more
 
-    Nothing of a frame is executed before all of it has been checked. Two bytes of each frame's four readings are two
-    cycles apart; to the WRITE of a word come the cycles of an access, to the READ four more. So the longest frames take
-    5 cycles a byte and a quarter of an access.
+    Nothing of a frame is executed before all of it has been checked. Each of the four steps reads its frame at two
+    cycles a byte, check and execute the request, close and send the response. For each word, a WRITE adds the cycles of
+    an access of the bus, a READ four cycles more than that. So the longest frames take 5 cycles a byte and a quarter of
+    an access.
 
-    An executed READ always carries ``count`` words, zeros from the first bad address on; no word after a bad address is
-    tried.
+    The response to an executed READ always carries ``count`` words, zeros from the first bad address on; no word after
+    a bad address is accessed.
 
     Members
     -------
@@ -86,8 +89,8 @@ class Link(Component):
         m.submodules.crc = crc = LinkCrc()
         connect(m, flipped(self.i), reader.i)
         count = Signal(8, init=_COUNT_INIT)  # bytes of data, up while they are counted, down while they are transferred
-        end = Signal(RESPONSE_BITS)  # of the response
-        code_at = Signal(RESPONSE_BITS)  # place of the response's last code byte
+        end = Signal(RESPONSE_BITS)  # address behind the response's last byte
+        code_at = Signal(RESPONSE_BITS)  # address of the response's last code byte
         distance = Signal(RESPONSE_BITS)  # from there to the byte that the reader shows
         m.d.sync += distance.eq(reader.place + ~code_at)
         word, address = Signal(32), Signal(32)
@@ -156,7 +159,7 @@ class Link(Component):
         return m
 
     def _build_check(self, m: Module, work: _Work) -> None:
-        """Take a frame apart as it comes: its CRC and its length."""
+        """Read a frame and check its CRC and its length."""
         reader, crc = work.reader, work.crc
         with m.State("BEGIN"):
             m.d.comb += reader.restart.eq(1)
@@ -185,14 +188,14 @@ class Link(Component):
             m.d.sync += [work.end.eq(_HEADER_AT), work.in_address.eq(0), work.stepping.eq(0), work.bad_address.eq(0)]
 
     def _build_execution(self, m: Module, work: _Work) -> None:
-        """What the request asks for, word by word."""
+        """Execute the request, word by word."""
         reader, request = work.reader, work.request
         with m.State("HEADER"):
             m.d.comb += [reader.take.eq(1), work.load_address.eq(1), request.look.eq(1)]
             with m.If(reader.taken & ~reader.is_first):
                 m.d.comb += work.append.eq(1)
                 m.d.comb += [work.shift.eq(~work.in_address), work.turn.eq(work.in_address)]
-                with m.If(work.end[:2] == 0):  # the first byte's place is 1
+                with m.If(work.end[:2] == 0):  # the first byte's address is 1
                     m.d.sync += work.in_address.eq(1)
                     with m.If(work.in_address):
                         m.next = "DECIDE"
@@ -282,13 +285,13 @@ class Link(Component):
                     m.d.comb += reader.write.eq(1)
                     m.d.sync += work.code_at.eq(reader.place - 1)
                 with m.If(reader.last):
-                    # Words and the code byte make the end 1 modulo 4, the CRC and the delimiter 2.
+                    # The first code byte and whole words make the end 1 modulo 4; CRC and delimiter make it 2.
                     with m.If(work.end[1]):
                         m.next = "CLOSED"
                     with m.Else():
                         m.next = "CLOSING"
         with m.State("CLOSING"):
-            # The last byte's cycle on its way into the CRC.
+            # One cycle, in which the last byte reaches the CRC.
             m.d.comb += reader.response.eq(1)
             m.next = "APPEND"
         with m.State("APPEND"):

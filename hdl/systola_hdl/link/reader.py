@@ -10,21 +10,21 @@ from systola_firmware.spec.link import RECEIVE_BUFFER_BYTES
 
 __all__ = ["RESPONSE_BITS", "LinkReader"]
 
-#: The encoded response, its delimiter included, has its place among so many bytes (as a power of two).
+#: Address width of the response memory: it has room for the encoded response and its delimiter.
 RESPONSE_BITS = 8
 
 
 class LinkReader(Component):
-    """Bytes of the line's ring, or of the response, one after the other: one every two cycles at best.
+    """Delivers the bytes of the ring or of the response one after the other, one every two cycles at best.
 
     The ring holds what came over the line, undecoded, so that a frame can be read twice: ``rewind`` goes back to its
-    first byte, ``release`` gives up what has been read. Between the memory's output and what is made of the byte lies a
-    register, and another before what is said about it.
+    first byte, ``release`` gives up what has been read. The memory's output is registered in ``byte``; ``is_zero`` and
+    ``is_code``, which follow from it, are registered again.
 
     The stuffing (S. Cheshire, M. Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM Transactions on Networking 7 (2),
-    1999) is undone by place: a code byte names the place of the next one. A frame of this link has no block of 254
-    bytes, so every code byte but the first stands for a zero; what comes of a frame that has such a block is longer
-    than any good frame.
+    1999) is undone by address: a code byte says how far behind it the next code byte is. A frame of this link has no
+    block of 254 bytes, so every code byte but the first stands for a zero. A frame that does have such a block is
+    longer, when decoded, than any good frame.
 
     Members
     -------
@@ -35,21 +35,24 @@ class LinkReader(Component):
     restart: In(1)
         Forget what has been read ahead. The next byte is the first of a frame, or of the response the one at ``skip``.
     rewind, release: In(1)
-        Go back to the last place released, with ``restart``; release everything up to and with the byte taken last.
+        ``rewind``, with ``restart``: go back to the first byte that was not released. ``release``: release everything
+        up to and including the byte taken last.
     take, hold, taken, byte, last:
-        A byte, as it is in the memory, is used in a cycle with ``taken``: that is when there is one, ``take`` was high
-        in the cycle before, and ``hold`` is low. ``last`` with the last one there is (of a response).
+        ``byte``, as it is in the memory, is consumed in a cycle with ``taken``: when there is one, ``take`` was high in
+        the cycle before, and ``hold`` is low. ``last``: it is the last byte of the response.
     valid: Out(1)
-        There would be a byte, but for ``hold``.
+        A byte is ``taken`` in this cycle unless ``hold`` is high.
     is_zero, is_code, is_first: Out(1)
-        What the byte is; a response has no codes. A zero that is no code was inside a block: the frame is broken.
+        What the byte is; the bytes of a response are never codes. A zero (delimiter) that is no code came inside a
+        block: the frame is broken.
     plain: Out(8)
-        The byte that a byte after the first and before the end stands for.
+        The decoded byte, if it is behind the first code byte and before the delimiter.
     place: Out
-        The place after the byte's in the response.
+        Address in the response memory of the byte after this one.
     write, write_at, write_data, end:
-        Fill the response, and how far it goes. Of a byte that is read already when it is written, the next cycle but
-        one may be that of the ``restart`` after which it is read again.
+        Write to the response memory; ``end`` is the address behind the last byte of the response. After a write to a
+        byte that has been read already, ``restart``, after which it is read again, may follow two cycles later at the
+        earliest.
     """
 
     i: In(stream.Signature(8))
@@ -80,7 +83,7 @@ class LinkReader(Component):
         m.submodules.answer = answer = Memory(shape=8, depth=1 << RESPONSE_BITS, init=[])
         ring_write, ring_read = ring.write_port(), ring.read_port()
         answer_write, answer_read = answer.write_port(), answer.read_port()
-        # One bit more than a place has, to tell the full ring from the empty one.
+        # One bit more than an address has, to tell the full ring from the empty one.
         bits = exact_log2(RECEIVE_BUFFER_BYTES)
         written, read, kept = Signal(bits + 1), Signal(bits + 1), Signal(bits + 1)
         m.d.comb += [
@@ -91,7 +94,7 @@ class LinkReader(Component):
             ring_read.addr.eq(read),
             answer_read.addr.eq(self.place),
         ]
-        # Two cycles after ``end`` has passed a byte, `ahead` is the first to know of it; by then it is in the memory.
+        # `ahead` follows two cycles after ``end`` has passed a byte; by then the byte is in the memory.
         end = Signal.like(self.end)
         m.d.sync += [
             answer_write.en.eq(self.write),
@@ -102,9 +105,10 @@ class LinkReader(Component):
         with m.If(ring_write.en):
             m.d.sync += written.eq(written + 1)
 
-        # `ahead`: the memory's output is the byte at the reading place. It follows a byte's `loaded`, that the place
-        # moves, by two cycles; `known`, that all is known of the byte, follows it by one. Nothing is read ahead of the
-        # end of a request, so that its place can be released.
+        # `ahead`: the memory's output is the byte at the read address. `loaded`: that byte is in ``byte``, and the read
+        # address has moved on; `known`, a cycle later: its flags are in their registers; `ahead` is high for the next
+        # byte two cycles after `loaded`. Nothing is read ahead behind the end of a request, so that everything up to
+        # the read address can be released.
         ahead, loaded, known, load, take = Signal(), Signal(), Signal(), Signal(), Signal()
         taken = self.taken
         m.d.comb += [
@@ -132,7 +136,7 @@ class LinkReader(Component):
         with m.If(self.release):
             m.d.sync += kept.eq(read)
 
-        code_at = Signal(8)  # place after the next code byte's, modulo the longest block
+        code_at = Signal(8)  # address behind the next code byte, modulo the longest block
         m.d.comb += self.plain.eq(Mux(self.is_code, 0, self.byte))
         m.d.sync += [
             self.is_zero.eq(self.byte == 0),

@@ -1,4 +1,4 @@
-"""What a request frame asks for, and whether it is its turn."""
+"""Decodes the first word of a request frame, and checks its sequence number."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
@@ -15,15 +15,16 @@ REQUEST_WORD = data.StructLayout({"sequence": 8, "operation": 8, "count": 8, "re
 class LinkRequest(Component):
     """Judge the first word of a request by the rules of :mod:`systola_firmware.spec.link`.
 
-    Where they leave room: a known operation with a possible count whose frame has another length is dropped, as a frame
-    of bad length. Results hold from two cycles after ``look`` on, while neither ``look`` nor ``accept`` is given.
+    Those rules leave one case open: a request of a known operation and a legal count whose frame has another length is
+    dropped, like a frame of bad length. Results hold from two cycles after ``look`` on, while neither ``look`` nor
+    ``accept`` is given.
 
     Members
     -------
     word, length:
         First word, and words of data that the frame carries; taken in while ``look``.
     accept: In(1)
-        Act on the judgement: ``expected`` moves.
+        The judgement is acted on: ``expected`` advances.
     is_read, is_write: Out(1)
         The operation.
     drop: Out(1)

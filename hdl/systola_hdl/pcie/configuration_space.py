@@ -38,8 +38,8 @@ _FIXED: dict[int, tuple[int, int, int]] = {
 
 
 class ConfigurationSpace(Component):
-    """Type 0 header with BAR0 (32 bits, not prefetchable), MSI and PCI Express capabilities; 4 KiB, zero where nothing
-    is.
+    """Type 0 header with BAR0 (32 bits, not prefetchable), MSI and PCI Express capabilities; 4 KiB, of which all that
+    is not described here reads as zero.
 
     There is no power management capability and no expansion ROM. Errors set Device Status; no error message is sent.
     Payloads are of at most 256 bytes, whatever greater size is written.

@@ -40,19 +40,19 @@ class TlpEndpoint(Component):
     What it does with each received TLP is in :class:`~systola_hdl.pcie.tlp.receiver.TlpReceiver`,
     :class:`~systola_hdl.pcie.tlp.completer.TlpCompleter` and :class:`~systola_hdl.pcie.tlp.slots.ReadSlots`.
 
-    Payload that passes per cycle, at a payload of 256 bytes: 7.5 bytes to the host (34 beats for 256 bytes); from the
-    host what its completions allow, of 256 bytes as much, of 64 bytes 6.4 (10 beats for 64 bytes).
+    Throughput with TLPs of 256 bytes: 7.5 bytes a cycle to the host (34 beats for 256 bytes). From the host it depends
+    on the size of its completions: with 256 bytes as much, with 64 bytes 6.4 bytes a cycle (10 beats for 64 bytes).
 
     Parameters
     ----------
     window:
         Logarithm of the size of BAR0's windows: :func:`systola_firmware.spec.pcie.window_bits`.
     message:
-        Send MSI messages by ourselves; otherwise by ``function.msi.request``.
+        The endpoint sends MSI messages itself; otherwise it asks for them with ``function.msi.request``.
     configuration:
         Serve configuration requests of type 0 through the port ``configuration``.
     slots:
-        Read requests on their way at once, 2 to 16, each of at most 256 bytes.
+        Outstanding reads, 2 to 16, each of at most 256 bytes.
     timeout:
         Cycles that an answer may take.
 
@@ -115,7 +115,7 @@ class TlpEndpoint(Component):
         if self._configuration:
             connect(m, completer.configuration, flipped(self.configuration))
 
-        # The function's state in registers: it comes from afar, and seldom changes.
+        # The function's state in registers: it crosses the chip, and seldom changes.
         names = ("function_id", "bus_master_enable", "link_up")
         state = {name: Signal.like(getattr(function, name), name=name) for name in names}
         m.d.sync += [state[name].eq(getattr(function, name)) for name in names]

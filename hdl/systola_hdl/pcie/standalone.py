@@ -15,8 +15,8 @@ __all__ = ["StandaloneEndpoint"]
 
 
 class StandaloneEndpoint(Component):
-    """For a data link layer that hands up every TLP, configuration requests too, and finds no BAR; MSI messages are our
-    own.
+    """For a data link layer that hands up every TLP, configuration requests included, and does not compare addresses
+    with BARs. The endpoint sends MSI messages itself.
 
     Parameters
     ----------

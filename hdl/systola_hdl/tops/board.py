@@ -15,8 +15,8 @@ ACTIVITY_CYCLES = 1 << 20
 
 
 class Systola(Component):
-    """UART, link and engine at ``config.clock_hz`` and ``config.uart_baud``. Raises ``ValueError`` if the divisor has
-    no room.
+    """UART, link and engine at ``config.clock_hz`` and ``config.uart_baud``. Raises ``ValueError`` if the UART's
+    divisor has too many bits.
 
     Members
     -------
@@ -25,7 +25,7 @@ class Systola(Component):
     led_busy: Out(1)
         A program runs.
     led_activity: Out(1)
-        A byte came or went lately.
+        A byte was received or sent in the last :data:`ACTIVITY_CYCLES` cycles.
     """
 
     rx: In(1, init=1)

@@ -19,7 +19,7 @@ class LinkedEngine(Component):
     """UART at ``config.uart_baud`` and any other link, both at once, on one engine; everything in ``sync``.
 
     Each word access of either link is one access of the engine's bus; they take turns. Raises ``ValueError`` if the
-    UART's divisor has no room.
+    UART's divisor has too many bits.
 
     Members
     -------

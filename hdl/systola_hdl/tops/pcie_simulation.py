@@ -15,7 +15,7 @@ FUNCTION_ID = 0x0100
 #: Where MSI messages go.
 MESSAGE_ADDRESS = 0xFEE0_0000
 _MESSAGE_DATA = 0x4021
-#: Cycles after which an answer of the host's memory is missed: few, so that it can be simulated.
+#: Cycles after which a read of the host's memory has timed out: few, so that this can be simulated.
 TIMEOUT_CYCLES = 20_000
 
 

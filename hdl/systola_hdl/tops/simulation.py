@@ -1,4 +1,4 @@
-"""The simulated board: as the real one, and a second way in for bytes without their bits."""
+"""The simulated board: like the real one, but the link's bytes can also pass whole, without the UART's bits."""
 
 from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out, connect

@@ -1,4 +1,4 @@
-"""Verilog of the whole design, and a key by which callers may keep it."""
+"""Verilog of the whole design, and a key under which callers may cache it."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def content_key(config: Config, top: Top = "simulation") -> str:
     """SHA-256 (hexadecimal) over everything that :func:`generate` depends on: sources, configuration and Amaranth's
     version.
 
-    The configuration's name is a label for people and not among them, nor are the presets: a new one leaves the others'
-    boards.
+    The configuration's name, a label for people, is not part of it, nor are the presets: a new preset does not
+    invalidate the simulators of the others.
     """
     digest = hashlib.sha256()
     description = {"top": top, "amaranth": metadata.version("amaranth"), **dataclasses.asdict(config.replace(name=""))}

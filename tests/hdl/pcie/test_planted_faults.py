@@ -171,7 +171,7 @@ MORE: dict[str, tuple[Fault, str | None]] = {
         "max payload",
     ),
     "request: across 4 KiB": (
-        Fault("splitter", "place.eq(Mux(self.wide, address[:_PLACE_BITS], address[: _PLACE_BITS - 1]))", "place.eq(address[:2])"),
+        Fault("splitter", "place.eq(Mux(self.wide, address[:_OFFSET_BITS], address[: _OFFSET_BITS - 1]))", "place.eq(address[:2])"),
         "4 KiB",
     ),
     "request: four dwords for a low address": (

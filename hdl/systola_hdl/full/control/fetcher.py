@@ -13,15 +13,16 @@ from systola_hdl.host.trace import ADDRESS_BITS
 
 __all__ = ["Fetcher"]
 
-#: Words fetched ahead, and on their way: a word takes this many cycles from its fetch to the next fetch in its place.
+#: Words fetched and not yet presented, at most: also the cycles from a word's fetch to the next fetch for its entry.
 _DEPTH = 4
 
 
 class Fetcher(Component):
-    """Present the program's words in order, from ``start_address`` on. Four words take about five cycles; some are held
-    ahead.
+    """Present the program's words in order, from ``start_address`` on, and fetch ahead. Throughput is about four words
+    in five cycles.
 
-    Between the store and what is made of a word lie two registers and a queue: the block RAM's output is late.
+    Between the program store and the decoder lie two registers and a queue, because the output of the block RAM comes
+    late in its cycle.
 
     Members
     -------
@@ -59,7 +60,7 @@ class Fetcher(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
-        # An error or a new start leaves words behind, in the queue and on their way there.
+        # After an error or before a new start, words are left in the queue and on their way to it: they are discarded.
         m.submodules.queue = queue = ResetInserter(self.start)(SyncFIFO(width=WORD_BITS + 1, depth=_DEPTH))
         following, ended, room = Signal(range(self._words)), Signal(), Signal(range(_DEPTH + 1), init=_DEPTH)
         issue, issued, issued_ended, arrived, pop = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -73,7 +74,7 @@ class Fetcher(Component):
             pop.eq(queue.r_rdy & (~self.valid | self.consume)),
             queue.r_en.eq(pop),
         ]
-        # The store's output is good for one cycle only, and late in it: a register holds it at once.
+        # The store's output is valid for one cycle only, and late in it: it goes straight into a register.
         m.d.sync += [
             issued.eq(issue),
             issued_ended.eq(ended),

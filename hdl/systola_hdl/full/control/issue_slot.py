@@ -33,7 +33,7 @@ class IssueSlot(Component):
     pending: Out(1)
         A complete instruction waits to be taken.
     wait: Out(4), available: In(1)
-        Its tokens, and whether they are all there (once they are, they stay, until ``taken``).
+        The tokens it waits for, and whether all are available; once available, they stay so until ``taken``.
     mark_room: In(1)
         The trace can take two marks more than are outstanding now (one for each of the units deciding in one cycle).
     taken: Out(1)
@@ -43,14 +43,14 @@ class IssueSlot(Component):
     oldest: Out(17)
         Address of the oldest instruction not completed, taken or not.
     active: Out(1)
-        Anything complete is held, or executing.
+        A complete instruction is held, or one is executing.
     starved: Out(1)
         The unit has nothing else to do and would take the instruction, but its tokens are not there.
     error: Out(1), error_code: Out(8)
         The unit's error, of the oldest instruction.
     control: Out(UnitControl(unit))
-        The unit. What it says is heard :attr:`latency` cycles later; the instruction is offered a cycle after all is
-        there.
+        The unit. What it reports is registered, and takes effect :attr:`latency` cycles later. The instruction is
+        offered a cycle after its words, its tokens and room for its mark are all available.
     """
 
     latency = 1
@@ -95,7 +95,7 @@ class IssueSlot(Component):
         ]
         push, word = Signal(), Signal(WORD_BITS, reset_less=True)
         m.d.sync += [push.eq(self.push), word.eq(self.word)]
-        # One bit for each word: whose turn it is, and which one takes what was pushed.
+        # One-hot over the payload words: the one that the next push fills, and the one that the registered push fills.
         turn, takes = Signal(self._words), Signal(self._words)
         m.d.sync += takes.eq(Mux(self.push, turn, 0))
         held, missing = Signal(), Signal(range(self._words + 1))
@@ -115,7 +115,7 @@ class IssueSlot(Component):
             self.taken.eq(instruction.valid & instruction.ready),
             self.starved.eq(allowed & instruction.ready & ~self.available & ~self.control.busy),
         ]
-        # What is said of an instruction is said before the cycle in which its unit takes it, and never withdrawn.
+        # All that the offer depends on is known the cycle before the unit may take it, and an offer is never withdrawn.
         m.d.sync += offered.eq(allowed & self.available & (~record.mark | granted) & ~self.taken)
         with m.If(self.open):
             m.d.sync += [held.eq(1), missing.eq(self.length), turn.eq(1), granted.eq(0)]
@@ -128,7 +128,7 @@ class IssueSlot(Component):
         for index in range(self._words):
             with m.If(takes[index]):
                 m.d.sync += words[index].eq(word)
-        # Once there was room for the mark it is kept for this instruction, so `valid` never falls again.
+        # Room for the mark, once there, is kept for this instruction, so that `valid` does not fall before `ready`.
         with m.If(held & self.mark_room):
             m.d.sync += granted.eq(1)
 
@@ -139,6 +139,7 @@ class IssueSlot(Component):
             self.oldest.eq(Mux(count != 0, flight[0].address, record.address)),
             self.active.eq(self.pending | (count != 0) | busy),
         ]
+        # The taken instruction's index among those in flight.
         place = Signal(range(IN_FLIGHT))
         m.d.comb += place.eq(count - self.finished)
         with m.If(self.finished):

@@ -18,12 +18,12 @@ from systola_hdl.host.trace import ADDRESS_BITS, MARK_LAYOUT, QUEUE_DEPTH
 
 __all__ = ["RESET_CYCLES", "Sequencer"]
 
-#: Cycles for which the units are held in reset after an error: longer than any memory answers a read that was under
-#: way.
+#: Cycles for which the units are held in reset after an error: longer than any memory takes to answer a read that was
+#: in flight.
 RESET_CYCLES = 32
 
-#: Marks in the trace's queue at which an instruction with a mark may still start: what executes and what is about to
-#: has room.
+#: Level of the trace's queue up to which an instruction with a mark may start: the remaining entries hold the marks of
+#: all instructions that execute or are about to.
 _MARK_LEVEL = QUEUE_DEPTH - len(EXECUTING) * (IN_FLIGHT + 1)
 
 
@@ -32,10 +32,10 @@ class Sequencer(Component):
 
     Words are fetched ahead, and a header takes a cycle more than another word. An instruction is collected in the
     :class:`~systola_hdl.full.control.issue_slot.IssueSlot` of its unit and offered once it is complete and its tokens
-    are there; fetching stops at an instruction whose slot is taken. An unknown opcode or the end of the store is
-    reported, as END is, after everything before has completed. A unit's error is that of its oldest instruction not
-    completed. TIMEOUT is reported at the oldest instruction of the first unit that has one, ABORTED at the instruction
-    being fetched. What stops a program does so two cycles after.
+    are there; fetching stops at an instruction whose issue slot is occupied. An unknown opcode or the end of the store
+    is reported, as END is, after everything before has completed. A unit's error is reported at its oldest instruction
+    that is not complete. TIMEOUT is reported at the oldest instruction of the first unit that has one, ABORTED at the
+    instruction being fetched. A program stops two cycles after the event that stops it.
 
     Members
     -------
@@ -48,7 +48,7 @@ class Sequencer(Component):
     matmul, post: Out(UnitControl)
         The units.
     progress: In(1)
-        A unit gets on: restarts the watchdog, which otherwise stops the program after ``watchdog_cycles``.
+        A unit makes progress: restarts the watchdog, which otherwise stops the program after ``watchdog_cycles``.
     mark_level: In, trace_idle: In(1)
         State of the trace.
     marks: Out(MARK_LAYOUT)
@@ -56,7 +56,7 @@ class Sequencer(Component):
     clear: Out(1)
         A program starts in the next cycle: zero counters and marks.
     counting: Out(1)
-        The program runs. A register of its own beside the state: units on all sides of the die look at it.
+        The program runs. This is a register apart from the state machine's, because blocks all over the chip read it.
     busy, done, error: Out(1), error_code: Out(8), error_address: Out(17)
         State for the host.
     unit_reset: Out(1)
@@ -99,7 +99,7 @@ class Sequencer(Component):
         m = Module()
         m.submodules.fetcher = fetcher = Fetcher(self._config)
         restart = Signal()
-        # A cycle late, but before the first word.
+        # A cycle after `clear`, but before the first word comes.
         m.d.sync += restart.eq(self.clear | self.unit_reset)
         tokens = Tokens()
         m.submodules.tokens = ResetInserter(restart)(tokens)
@@ -134,10 +134,10 @@ class Sequencer(Component):
         ]
 
     def _build_failure(self, m: Module, fetcher: Fetcher, slots: dict[Unit, IssueSlot], tokens: Tokens) -> tuple[data.View, Signal]:
-        """What stopped the running program two cycles before, besides its own words: ``code`` (NONE: nothing) and
-        ``address``.
+        """The event, other than the program's own words, that stopped the running program two cycles before: ``code``
+        (NONE: there was none) and ``address``.
 
-        And whether anything did in the cycle before.
+        And whether there was such an event in the cycle before.
         """
         happens = Signal()
         failure = Signal(data.StructLayout({"code": ERROR_CODE, "address": ADDRESS_BITS}))
@@ -150,7 +150,7 @@ class Sequencer(Component):
         with m.If(moves):
             m.d.sync += [watchdog.eq(0), expired.eq(0)]
 
-        # Cycle 1: what happens, and where. Cycle 2: the last that applies wins.
+        # Cycle 1: events and their addresses in registers. Cycle 2: one of them; the last assignment that applies wins.
         is_expired, is_aborted = Signal(), Signal()
         fetched_at = Signal(ADDRESS_BITS)
         m.d.sync += [is_expired.eq(expired & self.counting), is_aborted.eq(self.abort & self.counting), fetched_at.eq(header_at)]
@@ -194,10 +194,11 @@ class Sequencer(Component):
         header = data.View(HEADER, fetcher.word)
         collecting, missing = Signal(len(Unit)), Signal(range(max(MAX_PAYLOAD_WORDS.values()) + 1))
         final = Signal(HEADER)  # END
-        fault = Signal(ERROR_CODE)  # of the program's words, reported when all before has completed
+        fault = Signal(ERROR_CODE)  # error in the program's words, reported when all before it has completed
         resetting = Signal(range(RESET_CYCLES))
         idle = Signal()
-        # The last instruction may complete and be what stops the program.
+        # The last instruction may complete and, in doing so, stop the program: not idle while such an event is under
+        # way.
         m.d.comb += idle.eq(~Cat(happens, *(slot.active for slot in slots.values())).any())
         free = Cat(slot.free & collecting[unit] for unit, slot in slots.items()).any()
         for slot in slots.values():

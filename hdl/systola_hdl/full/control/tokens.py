@@ -18,8 +18,8 @@ EXECUTING: tuple[Unit, ...] = tuple(
 class Tokens(Component):
     """Counters from 0 to :data:`~systola_firmware.spec.isa.TOKEN_LIMIT`.
 
-    A token given is there in the next cycle. A unit that executes nothing never gives: waiting for it never ends. Zero
-    after reset.
+    A token that is given is available in the next cycle. A unit that executes no instructions never gives one, so
+    waiting for it never ends. All counters are zero after reset.
 
     Members
     -------
@@ -30,7 +30,7 @@ class Tokens(Component):
     wait_<unit>: In(4)
         For each unit: mask of units from which it wants a token.
     available_<unit>: Out(1)
-        All those tokens are there.
+        All those tokens are available.
     take_<unit>: In(1)
         Take them; only while ``available``.
     """

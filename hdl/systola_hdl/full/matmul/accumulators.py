@@ -1,4 +1,4 @@
-"""Accumulators at the foot of the array: two halves, one fills while the other drains."""
+"""Accumulators below the array: two halves, one fills while the other drains."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class AccumulatorBuffer(Component):
     """Adds the array's sums into int32 accumulators, one position a column a cycle; the post-processor drains full
     halves.
 
-    A job fills one half: position 0 is its first valid sum, and again the one after ``pass_last``. ``first``
-    overwrites, else the sum is added, wrapping at 32 bits. After ``job_last`` the next job fills the other half, which
-    must be free when its first sum arrives: both are after reset, and each :attr:`freed` is one more. Column ``c``
-    comes ``c * hop_registers`` cycles after column 0; the control follows along the foot.
+    A job fills one half. Its valid sums belong to the positions 0, 1, 2 …; after ``pass_last`` they begin at 0 again.
+    With ``first`` a sum overwrites the accumulator, otherwise it is added, wrapping at 32 bits. After ``job_last`` the
+    next job fills the other half, which must be free when its first sum arrives: both are free after reset, and each
+    :attr:`freed` means that one more is. Column ``c`` comes ``c * hop_registers`` cycles after column 0; the control
+    signals pass from column to column with the same delay.
 
-    Read, add and write are one position a cycle, but a position may come again only ``shortest_pass`` cycles later.
-    A half is full when the last column has written its last sum.
+    Throughput is one position a cycle, but the same position may come again only ``shortest_pass`` cycles later. A half
+    is full when the last column has written its last sum.
 
     Attributes
     ----------
@@ -36,18 +37,18 @@ class AccumulatorBuffer(Component):
     control:
         :data:`VECTOR_CONTROL` of column 0.
     freed:
-        For one cycle: a half was released, and another job may begin.
+        For one cycle: a half was released, so another job may begin.
     drain:
         :class:`AccumulatorDrain`, flipped: data ``read_latency`` cycles after the address.
     """
 
     #: Halves, all of them free after reset.
     count = 2
-    #: Cycles from a read of a position to the first that gets its new value: read in two, choose, add. The memory has
-    #: it one cycle later; until then it is forwarded.
+    #: Least cycles between two reads of the same position: memory (two), multiplexer, adder. The memory has the new
+    #: value one cycle later than that; at exactly this distance it is forwarded.
     shortest_pass = 4
-    #: Cycles from a drain address to its data: on its way, address register, memory and its output register, choice of
-    #: half, on the way back.
+    #: Cycles from a drain address to its data: a register on the way there, address register, memory and its output
+    #: register, choice of half, a register on the way back.
     read_latency = 6
 
     def __init__(self, config: Config) -> None:
@@ -77,7 +78,7 @@ class AccumulatorBuffer(Component):
         with m.If(self.drain.release):
             m.d.sync += [full.bit_select(drained, 1).eq(0), drained.eq(~drained)]
 
-        # Position and half are counted at column 0 and travel along the foot from there.
+        # Position and half are counted at column 0 and travel from column to column.
         position = Signal(position_bits)
         half = Signal()
         with m.If(self.control.valid):
@@ -88,23 +89,23 @@ class AccumulatorBuffer(Component):
         drain_full = delayed(m, full, 1, "drain_full", init=0)
         drain_half = delayed(m, drained, self.read_latency - 3, "drain_half")
         travelling = Cat(self.control.valid, self.control.first, self.control.job_last, half, position)
-        # The memory is not up to date at `shortest_pass`: the same position of the same half came that long ago.
+        # `again`: the same position of the same half came `shortest_pass` cycles ago, so the memory is not up to date.
         recent = Cat(self.control.valid, half, position)
         again = delayed(m, recent == delayed(m, recent, self.shortest_pass, "recent", init=0), 1, "again")
         for column in range(self.config.columns):
-            valid, first, job_last, fills, place = (travelling[0], travelling[1], travelling[2], travelling[3], travelling[4:])
-            place_written = delayed(m, place, 5, f"place{column}")
+            valid, first, job_last, fills, entry = (travelling[0], travelling[1], travelling[2], travelling[3], travelling[4:])
+            entry_written = delayed(m, entry, 5, f"place{column}")
             old = []
-            # Cycle 4: what there was. Cycle 5: the new value; it is written.
+            # Cycle 4: the old value. Cycle 5: the new value; it is written.
             new = Signal(signed(32), name=f"new{column}", reset_less=True)
             for index in range(self.count):
                 m.submodules[f"half{index}_column{column}"] = memory = self.halves[index][column]
                 # Cycle 1: the address, in a register of the memory's own. A full half belongs to the drain.
                 address = Signal(position_bits, name=f"address{index}_{column}", reset_less=True, attrs={"keep": 1})
-                m.d.sync += address.eq(Mux(drain_full[index], drain_address, place))
+                m.d.sync += address.eq(Mux(drain_full[index], drain_address, entry))
                 m.d.comb += [
                     memory.read_address.eq(address),
-                    memory.write_address.eq(place_written),
+                    memory.write_address.eq(entry_written),
                     memory.write_data.eq(new),
                     memory.write_enable.eq(delayed(m, valid & (fills == index), 5, f"written{index}_{column}", init=0)),
                 ]
@@ -119,7 +120,7 @@ class AccumulatorBuffer(Component):
             ):
                 chosen |= Mux(delayed(m, choice & ~first_now, 2, f"{name}_is_kept{column}"), source, 0)
             m.d.sync += [kept.eq(chosen), new.eq(kept + delayed(m, self.sums[column], 4, f"sum{column}"))]
-            drains = Signal(name=f"drains{column}", attrs={"keep": 1})  # of the column's own: it has 32 multiplexers
+            drains = Signal(name=f"drains{column}", attrs={"keep": 1})  # a copy for each column: it drives 32 multiplexers
             m.d.sync += drains.eq(drain_half)
             drain_data = delayed(m, Mux(drains, old[1], old[0]), 1, f"drained{column}")
             m.d.sync += self.drain.data[column].eq(drain_data)
@@ -127,7 +128,7 @@ class AccumulatorBuffer(Component):
                 travelling = delayed(m, travelling, hop, f"travelling{column}", init=0)
                 again = delayed(m, again, hop, f"again{column}")
 
-        # With cycle 5 of the last column everything is written.
+        # After cycle 5 of the last column everything is written.
         finished = delayed(m, valid & job_last, 5, "finished", init=0)
         finished_half = delayed(m, fills, 5, "finished_half")
         with m.If(finished):

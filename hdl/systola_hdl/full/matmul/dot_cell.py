@@ -37,13 +37,13 @@ class DotCell(Component):
                     shadow ──(swap)──▶ active × ─ reg ────────────▶ Σ tree ──▶ (+) ◀── sum_i
                                                                                 └─ hop ─▶ sum_o
 
-    The first register of each hop also feeds the cell itself, so what crosses from cell to cell ends in one register,
-    and the comparison of tags is registered. A spare register behind each product shares the way from the multiplier to
-    the tree.
+    The first register of each hop also feeds the cell itself, so a wire from one cell to the next ends in one register
+    only; the comparison of tags is registered, too. An extra register behind each product divides the wire from the
+    multiplier to the adder tree.
 
     A weight that arrives with the swap bit goes to the shadow register while the old shadow becomes active. The swap
-    holds for the activations that come with it and all later ones. Everything passes in one cycle a transfer; every
-    output but ``sum_o`` lags its input by ``hop_registers``; ``sum_o`` lags ``sum_i`` by the same, and ``sum_i`` meets
+    applies to the activations that come with it and all later ones. Throughput is one transfer a cycle; every output
+    but ``sum_o`` lags its input by ``hop_registers``; ``sum_o`` lags ``sum_i`` by the same, and ``sum_i`` meets
     activations that came :attr:`sum_delay` cycles before it.
 
     Attributes
@@ -80,14 +80,14 @@ class DotCell(Component):
 
     @staticmethod
     def sum_delay(config: Config) -> int:
-        """Cycles from activations to the partial sum they are added to: input, multiplier, spare, a register a
-        level."""
+        """Cycles from activations to the partial sum they are added to: input, multiplier, the extra register, one
+        register for each level of the tree."""
         return 1 + Multiplier.latency + 1 + ceil_log2(config.weight_rows_per_cycle)
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         hop = self.config.hop_registers
-        # Cells on a diagonal have the same swap and tag at the same time; each keeps its own.
+        # Cells on a diagonal have the same swap and tag at the same time; synthesis must not merge their registers.
         activations, swap = delayed(m, self.activations_i, 1, "activations"), delayed(m, self.swap_i, 1, "swap", init=0, keep=True)
         load_valid = delayed(m, self.load_i.valid, 1, "load_valid", init=0, keep=True)
         load_tag = delayed(m, self.load_i.tag, 1, "load_tag", keep=True)

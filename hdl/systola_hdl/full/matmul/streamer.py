@@ -22,16 +22,17 @@ __all__ = ["Streamer"]
 
 
 class Streamer(Component):
-    """Reads one activation vector a cycle, in the order of the MATMUL loops, and tells the array what each one is.
+    """Reads one activation vector a cycle, in the order of the MATMUL loops, and sends it to the array with its control
+    signals.
 
-    The first vector of a job waits for a free half of the accumulators, and the first of a pass for the weights of its
-    tile; it comes no sooner after the pass before than the accumulators can add to the same position again, nor than
-    the array can take another tile. The first vector of a block of a recurrent instruction also waits for the time step
-    before to be complete. Otherwise passes, jobs and instructions follow each other without a bubble.
+    The first vector of a job waits for a free half of the accumulators. The first vector of a pass waits for the
+    weights of its tile, until the accumulators can add to the same position again, and until the array can take another
+    tile. The first vector of a block of a recurrent instruction also waits for the time step before to be complete.
+    Otherwise passes, jobs and instructions follow each other without a bubble.
 
-    Design: what decides whether a vector may go is registered, and so is the vector that goes: it waits for the memory
-    in a register of its own, and while it does, everything stands still, the counts of cycles too. Vector and control
-    leave :attr:`latency` cycles after the read was accepted.
+    Design: the conditions under which a vector may be issued are registers. An issued vector waits in a register until
+    the memory accepts its read; while it waits, the streamer stands still, counts of cycles included. Vector and
+    control leave :attr:`latency` cycles after the read was accepted.
 
     Attributes
     ----------
@@ -40,20 +41,21 @@ class Streamer(Component):
     activation:
         :class:`ActivationRead`.
     tile_loaded, bad_weights:
-        From the weight loader: for one cycle, another tile is loaded; the one after those told of never will be.
+        From the weight loader. ``tile_loaded`` for one cycle: another tile is loaded. ``bad_weights``: the tile after
+        those reported so will never be loaded.
     pass_start:
         To the weight loader: the first vector of a pass was accepted in the cycle before.
     half_freed:
-        For one cycle: another half of the accumulators is free. All of them are after reset.
+        For one cycle: another half of the accumulators is free. Both are free after reset.
     step_done:
         For one cycle: a read accepted from the next cycle on sees all that the LSTM has written in one more time step.
-        Counted, and forgotten when a recurrent instruction begins.
+        These step credits are counted, and the count is cleared when a recurrent instruction begins.
     vector, swap, control:
         To the array.
     done:
         The last vector of an instruction was accepted in the cycle before.
     error, error_code:
-        One pulse; the streamer then stops for good.
+        One pulse; the streamer then stops until reset.
     issued, wait_weights, wait_activations, wait_post, wait_step:
         What the cycle before last was used for; at most one is high.
     """
@@ -65,8 +67,9 @@ class Streamer(Component):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.nest = AddressGenerator(STREAM_LOOPS, tag_bits=1)
-        #: A vector, and what must be known of it: the ``first`` and ``last`` of its pass, tile and job, whether it ends
-        #: the instruction, begins a recurrent one, waits for a time step, lies outside the memory.
+        #: A vector's address and flags: first or last of its pass, tile or job; ``final``: ends the instruction;
+        #: ``begins``: begins a recurrent instruction; ``waits_step``: waits for a time step; ``outside``: lies outside
+        #: the memory.
         self.vector_layout = data.StructLayout(
             {
                 "address": ceil_log2(config.activation_bytes),
@@ -101,23 +104,24 @@ class Streamer(Component):
         m = Module()
         m.submodules.nest = nest = self.nest
         connect(m, flipped(self.start), nest.start)
-        offer, offered = Signal(self.vector_layout), Signal()  # the next vector
-        go = Signal()  # it goes
+        offer, offered = Signal(self.vector_layout), Signal()  # the next vector, and whether there is one
+        go = Signal()  # the next vector is issued in this cycle
         self._build_offer(m, offer, offered, go)
-        vector, requested = Signal(self.vector_layout), Signal()  # the one that waits for the memory
+        vector, requested = Signal(self.vector_layout), Signal()  # the issued vector, while it waits for the memory
         advance, accepted = Signal(), Signal()
         m.d.comb += [advance.eq(~requested | self.activation.ready), accepted.eq(requested & self.activation.ready)]
         m.d.comb += [self.activation.valid.eq(requested), self.activation.address.eq(vector.address)]
         with m.If(advance):
             m.d.sync += [requested.eq(go), vector.eq(offer)]
 
-        # May the next vector go? Registers only, but for the memory's ready, which is one of its own.
+        # May the next vector be issued? This depends on registers only: the memory's `ready` is one as well.
         most_tiles = WeightQueue.depth // self.config.row_groups + 2
         no_half = _none_left(
             m, AccumulatorBuffer.count, self.half_freed, go & offer.job_first, "half", init=AccumulatorBuffer.count
         )
         no_tile = _none_left(m, most_tiles, self.tile_loaded, go & offer.pass_first, "tile")
-        # Time steps complete and not yet followed by their next block; an instruction begins with none.
+        # Step credits: time steps that are complete and not yet followed by their next block; an instruction begins
+        # with none.
         no_step = _none_left(m, (1 << COUNT_BITS) - 1, self.step_done, go & offer.waits_step, "step", clear=go & offer.begins)
         too_early, too_early_to_add = self._build_pauses(m, offer, go, advance)
         stopped, needs_half, needs_step, needs_weights = Signal(), Signal(), Signal(), Signal()
@@ -146,7 +150,7 @@ class Streamer(Component):
             m.d.sync += [stopped.eq(1), self.error.eq(1)]
             m.d.sync += self.error_code.eq(Mux(bad_weights, ErrorCode.WEIGHT_ADDRESS, ErrorCode.ACTIVATION_ADDRESS))
 
-        # The control waits for its vector.
+        # The control signals are delayed by the latency of the memory, so that they leave with their vector.
         flags = Cat(vector.pass_first, vector.first_tile, vector.pass_last, vector.job_last)
         travelling = delayed(m, flags, self.latency, "travelling")
         m.d.comb += [
@@ -158,8 +162,8 @@ class Streamer(Component):
         return m
 
     def _build_offer(self, m: Module, offer: data.View, offered: Signal, go: Signal) -> None:
-        """Work out what the decision must know, and queue it in two entries, so that the loop nest's ready is a
-        register."""
+        """Work out the flags on which the issue of a vector depends, and put them into a skid buffer, so that the loop
+        nest's ``ready`` is a register."""
         item, address = self.nest.o.payload, self.nest.o.payload.address[0]
         first, last, coming = item.first, item.last, Signal(self.vector_layout)
         pass_first, pass_last, first_tile = first.y & first.x, last.y & last.x, first.k2 & first.k1 & first.k0
@@ -189,9 +193,9 @@ class Streamer(Component):
     def _build_pauses(self, m: Module, offer: data.View, go: Signal, advance: Signal) -> tuple[Signal, Signal]:
         """Whether it is too early for another tile, and for the accumulators to add to the same position again.
 
-        Two vectors for one position are apart by what the pass between them took without stalls, so a short pass is
-        followed by a pause. It is counted in vectors within a pass, in cycles between passes; that of the array in
-        cycles.
+        Two vectors for the same position are at least as many cycles apart as a pass has vectors, so a short pass is
+        followed by a pause. For the accumulators, the distance is counted in vectors within a pass and in cycles
+        between passes; for the array, in cycles.
         """
         between = Signal()
         with m.If(go):
@@ -211,9 +215,9 @@ class Streamer(Component):
 
 
 def _none_left(m: Module, most: int, gained: Value, taken: Value, name: str, *, init: int = 0, clear: ValueLike = 0) -> Signal:
-    """Count ``gained - taken``, from nothing again with ``clear``; return, registered, whether there is none.
+    """Count ``gained - taken``; ``clear`` sets the count to 0 first. Return a register: the count is 0.
 
-    ``taken`` comes late in the cycle, so what follows it is short.
+    ``taken`` comes late in the cycle, so the logic behind it is kept short.
     """
     count, none, one = Signal(range(most + 1), name=f"{name}_count", init=init), Signal(name=f"no_{name}", init=init == 0), Signal()
     m.d.comb += one.eq(count == 1)

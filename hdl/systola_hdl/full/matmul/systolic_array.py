@@ -14,7 +14,7 @@ from systola_hdl.full.matmul.dot_cell import DotCell, partial_sum_bits
 __all__ = ["VECTOR_CONTROL", "SystolicArray", "WeightWord"]
 
 
-#: What the accumulators must know about an activation vector: it is there (``valid``), its sums overwrite (``first``,
+#: What the accumulators must know about an activation vector: it is valid (``valid``), its sums overwrite (``first``,
 #: the first tile of a job), it is the last position of a pass over the tile (``pass_last``) and of the last pass of a
 #: job (``job_last``).
 VECTOR_CONTROL = data.StructLayout({"valid": 1, "first": 1, "pass_last": 1, "job_last": 1})
@@ -37,9 +37,9 @@ class SystolicArray(Component):
     its sum ``latency(config) + c * hop_registers`` cycles after the activations; ``control_o`` is ``control_i`` delayed
     by ``latency(config)``, for column 0.
 
-    A tile is loaded by ``row_groups`` words, in any order. All must come in cycles before that of the activations with
-    ``swap``, which are the first to meet it; words that come with or after them belong to the next tile. So a new tile
-    may follow every ``row_groups`` cycles, without a bubble.
+    A tile is loaded by ``row_groups`` words, in any order. All of them must come before the activations with ``swap``,
+    which are the first that the tile multiplies; words that come with these activations or after them belong to the
+    next tile. So a new tile may follow every ``row_groups`` cycles, without a bubble.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class SystolicArray(Component):
     load:
         :class:`WeightWord`.
     control_i, control_o:
-        :data:`VECTOR_CONTROL`, not looked at.
+        :data:`VECTOR_CONTROL`; the array only delays it.
     sums:
         One partial sum a column, ``signed(partial_sum_bits(config))``.
     """

@@ -23,10 +23,10 @@ __all__ = ["MatmulUnit"]
 class MatmulUnit(Component):
     """Executes MATMUL instructions: see the instruction's text in ``docs/isa.md``.
 
-    One vector a cycle without bubbles between passes and jobs, as long as a tile's pass is not shorter than its
-    ``row_groups`` words take to load nor than :attr:`AccumulatorBuffer.shortest_pass`. The next instruction is taken
-    and checked, and its first tile loaded, while the last one runs. The check takes a cycle for each bit of
-    ``y_count``, and four more.
+    Throughput is one vector a cycle without bubbles between passes and jobs, as long as no pass is shorter than the
+    ``row_groups`` cycles in which a tile is loaded, nor than :attr:`AccumulatorBuffer.shortest_pass`. The next
+    instruction is taken and checked, and its first tile loaded, while the last one runs. The check takes a cycle for
+    each bit of ``y_count``, and four more.
 
     Attributes
     ----------
@@ -90,7 +90,8 @@ class MatmulUnit(Component):
                 delayed(m, streamer.pass_start, streamer.latency - 1 - loader.release_latency, "pass_start", init=0)
             ),
         ]
-        # A tile is told of when the vector that waits for it cannot meet the array before the tile's last word has.
+        # A tile is reported to the streamer only when a vector that waits for it can no longer reach the array before
+        # the tile's last word does.
         told = 1 + streamer.issue_latency + streamer.latency  # from the last read accepted to that vector
         late = max(loader.load_latency + 1 - told, 0)
         m.d.comb += [
@@ -144,7 +145,7 @@ class MatmulUnit(Component):
                 with m.If(multiplier[0]):
                     m.d.sync += product.eq(product + addend)
                 m.d.sync += too_many.eq(product > product_bound(Opcode.MATMUL, self.config))
-                with m.If(multiplier == 0):  # so the product did not change, and is compared
+                with m.If(multiplier == 0):  # `product` does not change in this cycle, in which it is compared
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.next = "BAD"
@@ -158,7 +159,7 @@ class MatmulUnit(Component):
                     m.d.sync += wants_streamer.eq(0)
                 with m.If((~wants_loader | loader.start.ready) & (~wants_streamer | streamer.start.ready)):
                     m.next = "EMPTY"
-            with m.State("BAD"):  # it is the oldest instruction's error once those before it are done
+            with m.State("BAD"):  # reported once the instructions before it are done, as errors are of the oldest
                 with m.If(taken == 1):
                     m.d.comb += bad_field.eq(1)
                     m.next = "STOPPED"

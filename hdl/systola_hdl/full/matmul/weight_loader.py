@@ -23,17 +23,17 @@ class WeightLoader(Component):
     """Reads the weight words of one tile after another, as the MATMUL instruction orders them.
 
     A tile takes ``row_groups`` reads, one a cycle; in diagonal mode they are of the same word, of which each passes on
-    its part of the diagonal. The loader reads ahead while its queue has free entries, and the queue keeps the array's
-    rule: words of a tile leave when the pass of the tile before has begun. Whoever begins passes owes it three things:
-    no more passes than :attr:`tile_loaded` told, at least ``row_groups`` cycles from one to the next, and that a tile's
-    last word can have left before the pass's first vector: that is :attr:`load_latency` cycles after its read was
-    accepted, if nothing held it up.
+    its part of the diagonal. The loader reads ahead while its queue has free entries. The queue obeys the array's rule:
+    the words of a tile leave when the pass of the tile before has begun. Whoever drives ``pass_start`` must obey three
+    rules. There are no more passes than tiles reported by :attr:`tile_loaded`. Passes are at least ``row_groups``
+    cycles apart. A pass's first vector reaches the array after its tile's last word, which leaves :attr:`load_latency`
+    cycles after its read was accepted, if nothing stalled it.
 
     Attributes
     ----------
     start:
-        ``weights`` (first word), ``diagonal``, ``counts.<loop>`` of the loops around a tile; taken ahead of the last
-        tiles of the instruction before.
+        ``weights`` (first word), ``diagonal``, ``counts.<loop>`` of the loops around a tile; taken before the last
+        tiles of the instruction before are read.
     weights:
         :class:`WeightRead`.
     load:
@@ -43,7 +43,8 @@ class WeightLoader(Component):
     pass_start:
         A pass begins; words of the tile after it are at ``load`` from :attr:`release_latency` cycles later on.
     bad_address:
-        The tile after those told of begins or goes on outside the weight memory; the loader has stopped for good.
+        The tile after those reported by ``tile_loaded`` lies wholly or partly outside the weight memory; the loader has
+        stopped until reset.
     """
 
     def __init__(self, config: Config) -> None:
@@ -90,7 +91,8 @@ class WeightLoader(Component):
         groups, fraction_bits = self.config.row_groups, exact_log2(self.config.weight_rows_per_cycle)
 
         # The loops only tell how many tiles there are and where a block ends. The next item is queued in a register
-        # with a registered ready, so that no ready chain is long: a tile takes two cycles at least.
+        # with a registered ready, so that no chain of ``ready`` is long; that costs no throughput, as a tile takes two
+        # cycles at least.
         m.submodules.nest = nest = AddressGenerator(self.loops, 0)
         # An instruction's own values wait in `following` until its first tile is next, so that the loops may run ahead.
         following, follows = Signal(self.start_layout), Signal()
@@ -111,7 +113,8 @@ class WeightLoader(Component):
             first, last = nest.o.payload.first.as_value(), nest.o.payload.last.as_value()  # outermost loop in bit 0
             m.d.sync += [queued.eq(1), queued_begins.eq(first.all()), queued_ends_block.eq(last[1:].all())]
 
-        # A read is chosen, then waits registered for the memory. `row` is which row of a word a diagonal tile takes.
+        # A read is chosen, then waits in registers for the memory. `row`: the row of a word that a diagonal tile takes.
+        # `no_place`: all entries of the queue are reserved.
         m.submodules.queue = queue = WeightQueue(self.config)
         word, row = Signal(WEIGHT_ADDRESS_BITS), Signal(max(1, fraction_bits))
         step, last_step = Signal(range(groups)), Signal()

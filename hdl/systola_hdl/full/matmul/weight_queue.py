@@ -27,16 +27,16 @@ class WeightQueue(Component):
     Attributes
     ----------
     i:
-        ``valid`` and the bytes of a word, which leaves :attr:`latency` cycles later or when its turn comes.
+        ``valid`` and the bytes of a word, which leaves :attr:`latency` cycles later at the earliest.
     pass_start:
         A pass begins. Words of the next tile are at ``o`` from :attr:`release_latency` cycles later on.
     o:
         :class:`WeightWord`, to the array.
     freed:
-        For one cycle: a word has left its place.
+        For one cycle: a word has left, and its entry is free.
     """
 
-    #: Words.
+    #: Entries, of one word each.
     depth = 16
     #: Cycles from ``i`` to ``o``, at least: written, popped, registered.
     latency = 3
@@ -57,8 +57,8 @@ class WeightQueue(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         groups = self.config.row_groups
-        waiting, some = Signal(range(self.depth + 1)), Signal()  # words here; one at least
-        loaded, full = Signal(range(groups + 1)), Signal()  # words of the next tile that have left; all of them
+        waiting, some = Signal(range(self.depth + 1)), Signal()  # words in the queue; whether there is one at least
+        loaded, full = Signal(range(groups + 1)), Signal()  # words of the next tile that have left; whether all have
         tag = Signal(range(groups))
         pop = Signal()
         m.d.comb += pop.eq(some & (~full | self.pass_start))

@@ -19,10 +19,11 @@ __all__ = ["ActivationMemory"]
 class ActivationMemory(Component):
     """``rows`` byte lanes, each a memory of its own: byte ``a`` is in lane ``a % rows``, line ``a // rows``.
 
-    A vector at address ``a`` is line ``a // rows`` of the lanes from ``a % rows`` on and the next line of those before,
-    rotated. Addresses wrap at the end of the memory. One read and one write a cycle; each side serves its clients by
-    fixed priority: post-processor, streamer (reads only), host, DMA. The post-processor's read is registered twice on
-    its way: the first register tells the streamer, in one of its own, that its cycle is taken.
+    A vector at address ``a`` is made of line ``a // rows`` of the lanes from ``a % rows`` on and of the next line of
+    the lanes before them, rotated. Addresses wrap at the end of the memory. One read and one write a cycle; each side
+    serves its clients by fixed priority: post-processor, streamer (reads only), host, DMA. The post-processor's read
+    passes two registers on its way here. The streamer's ``ready``, a register as well, is derived from the first of
+    them: it is low in the cycle that the post-processor takes.
 
     Attributes
     ----------
@@ -106,8 +107,8 @@ class ActivationMemory(Component):
         lanes = []
         for index, lane in enumerate(self.lanes):
             # Cycle 2: the lane's line. Cycle 4: the memory's registered output.
-            place = delayed(m, Mux(index < offset, following, line), 1, f"read_place{index}", keep=True)
-            m.d.comb += lane.read_address.eq(place)
+            lane_line = delayed(m, Mux(index < offset, following, line), 1, f"read_place{index}", keep=True)
+            m.d.comb += lane.read_address.eq(lane_line)
             lanes.append(lane.read_data)
         # Cycles 5 and 6: rotated.
         vector = Signal(data.ArrayLayout(8, rows))
@@ -127,8 +128,8 @@ class ActivationMemory(Component):
     def _build_write(self, m: Module, host_write: Signal, host_turn: Signal) -> None:
         rows = self.config.rows
         count = max(self.config.requantize_lanes, DMA_BEAT_BYTES if self.config.dma else 4)
-        # Cycle 1: as it came. Cycle 2: the winner. Cycles 3 and 4: rotated to the lanes. At the end of cycle 4 it is
-        # written.
+        # Cycle 1: the write port in registers. Cycle 2: the winner. Cycles 3 and 4: rotated to the lanes. At the end of
+        # cycle 4 it is written.
         valid = delayed(m, self.write.valid, 1, "write_valid", init=0)
         came_address = delayed(m, self.write.address, 1, "came_address")
         came_data = delayed(m, self.write.data.as_value(), 1, "came_data")
@@ -147,12 +148,12 @@ class ActivationMemory(Component):
                     m.d.comb += [address.eq(dma.address), values.eq(dma.data), mask.eq(Mux(dma.valid, dma.mask, 0))]
         line, following, offset = self._split(m, address, "write")
         held_values, held_mask = delayed(m, values, 1, "write_values"), delayed(m, mask, 1, "write_mask", init=0)
-        slots = [Cat(held_values.word_select(i, 8), held_mask[i]) if i < count else C(0, 9) for i in range(rows)]
-        turned = _rotated(m, slots, [offset], -1, "write", init=0)
+        elements = [Cat(held_values.word_select(i, 8), held_mask[i]) if i < count else C(0, 9) for i in range(rows)]
+        turned = _rotated(m, elements, [offset], -1, "write", init=0)
         for index, lane in enumerate(self.lanes):
-            place = delayed(m, Mux(index < offset, following, line), 2, f"write_place{index}")
+            lane_line = delayed(m, Mux(index < offset, following, line), 2, f"write_place{index}")
             m.d.comb += [
-                lane.write_address.eq(place),
+                lane.write_address.eq(lane_line),
                 lane.write_data.eq(turned[index][:8]),
                 lane.write_enable.eq(turned[index][8]),
             ]
@@ -160,7 +161,7 @@ class ActivationMemory(Component):
     def _build_host(
         self, m: Module, turns: dict[str, Signal], wants: dict[str, Signal], vector: data.View, arrived: Signal
     ) -> None:
-        """Hold a request until it is its turn."""
+        """Hold the host's request until a cycle that no client before it needs."""
         request, response, held = self.host.request, self.host.response, self._held
         waiting, reading = Signal(), Signal()
         m.d.comb += [
@@ -179,25 +180,26 @@ class ActivationMemory(Component):
 
 
 def _rotated(
-    m: Module, slots: list[Value], amounts: list[Value], direction: int, name: str, *, init: int | None = None
+    m: Module, elements: list[Value], amounts: list[Value], direction: int, name: str, *, init: int | None = None
 ) -> list[Value]:
-    """Slot ``i`` of the result, two cycles later, is slot ``i + direction*amount``, modulo their number (a power of
-    two).
+    """Element ``i`` of the result, two cycles later, is element ``i + direction*amount``, modulo their number (a power
+    of two).
 
-    Each cycle does one half of the bits of the amount, of which there may be several equal ones, for slots beside each
-    other: each has the fan-out of its slots' bits.
+    Each cycle rotates by one half of the bits of the amount. ``amounts`` are equal copies of it, each for an equal
+    share of neighbouring elements, to limit their fan-out.
     """
     bits = len(amounts[0])
     for stage in (range(bits // 2), range(bits // 2, bits)):
-        share = len(slots) // len(amounts)
+        share = len(elements) // len(amounts)
         for bit in stage:
             step = direction * (1 << bit)
-            slots = [
-                Mux(amounts[index // share][bit], slots[(index + step) % len(slots)], slot) for index, slot in enumerate(slots)
+            elements = [
+                Mux(amounts[index // share][bit], elements[(index + step) % len(elements)], element)
+                for index, element in enumerate(elements)
             ]
-        slots = [delayed(m, slot, 1, f"{name}_turn{stage.stop}_{index}", init=init) for index, slot in enumerate(slots)]
-        copies = len(slots) // 4
+        elements = [delayed(m, element, 1, f"{name}_turn{stage.stop}_{index}", init=init) for index, element in enumerate(elements)]
+        copies = len(elements) // 4
         amounts = [
             delayed(m, amounts[copy * len(amounts) // copies], 1, f"{name}_amount{copy}", keep=True) for copy in range(copies)
         ]
-    return slots
+    return elements

@@ -19,8 +19,8 @@ class WeightMemory(Component):
     """``weight_words`` words of ``weight_word_bytes``, as banks of 32 bits: the host writes one bank, readers take all.
 
     One word is read a cycle, for the first of: post-processor (parameters, tables), weight loader, host, DMA. The
-    post-processor's request is registered twice on its way: the first register tells the loader, in one of its own,
-    that its cycle is taken.
+    post-processor's request passes two registers on its way here. The loader's ``ready``, a register as well, is
+    derived from the first of them: it is low in the cycle that the post-processor takes.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class WeightMemory(Component):
     read_latency = 1 + SegmentedMemory.read_latency
     #: The same for the post-processor.
     post_latency = 2 + read_latency
-    #: Cycles from an accepted address of the DMA to its beat: it is chosen from the word and registered.
+    #: Cycles from an accepted address of the DMA to its beat: the memory, and a register behind the choice of the beat.
     dma_latency = read_latency + 1
 
     def __init__(self, config: Config) -> None:
@@ -58,7 +58,7 @@ class WeightMemory(Component):
         bank_bits = exact_log2(len(self.banks))
         address_bits = len(post.address)
 
-        # Post-processor: two registers. Host: held until it is its turn.
+        # Post-processor: two registers. Host: held until a cycle that no client before it needs.
         post_first = delayed(m, post.valid, 1, "post_first", init=0)
         post_valid = delayed(m, post_first, 1, "post_valid", init=0)
         post_address = delayed(m, post.address, 2, "post_address")

@@ -61,9 +61,9 @@ class WordFetcher(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         address = Signal(WEIGHT_ADDRESS_BITS)  # of the next word
-        inside = Signal()  # it lies in the memory
+        inside = Signal()  # the next word lies in the memory
         remaining = Signal(FETCH_COUNT_BITS)
-        active = Signal()  # any remain
+        active = Signal()  # words remain
         held = Signal(range(self.limit + 1))
         request, issue = self.weights, Signal()
         m.d.comb += [

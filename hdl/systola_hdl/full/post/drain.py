@@ -26,7 +26,7 @@ class Drain(Component):
     """Executes POST up to the output stage: ``columns / requantize_lanes`` items a position (wide: twice as many), one
     a cycle.
 
-    For LSTM it does the same with the form GATES: these items take credits of the cell unit and have no address.
+    For LSTM it does the same, but items have the form GATES and no address, and take credits of the LSTM path.
 
     Design::
 
@@ -34,16 +34,16 @@ class Drain(Component):
                                                               └▶ address and count ─┘
 
     A job (block, group) begins when its half of the accumulators is full and its parameters are loaded. Between two
-    jobs that are ready, :attr:`job_gap` cycles are lost: ``full`` speaks of the next half only after ``release``, and
-    is registered. Chunks of the last group that lie wholly beyond ``last_columns`` take no cycle of the output stage,
-    but one of the loop.
+    jobs that are ready, :attr:`job_gap` cycles are lost, because ``full`` refers to the next half only after
+    ``release``, and is registered. Chunks of the last group that lie wholly beyond ``last_columns`` take no cycle of
+    the output stage, but one of the loop.
 
     Parameters
     ----------
     config:
         Engine.
     read_latency:
-        Cycles from ``accumulators.address`` to ``accumulators.data``; the parameters change in time for that many.
+        Cycles from ``accumulators.address`` to ``accumulators.data``; the swap of the parameters is timed by it.
 
     Attributes
     ----------
@@ -53,7 +53,8 @@ class Drain(Component):
         Payload of the POST; constant from ``start`` until ``finished``. For LSTM, a POST with the same loops and
         columns.
     gates:
-        The instruction is LSTM, which also means the layout of its parameters; constant like ``instruction``.
+        The instruction is LSTM: items have the form GATES, and parameters the layout of LSTM. Constant like
+        ``instruction``.
     finished:
         The last item has been reserved; low from the cycle after ``start``.
     error:
@@ -91,14 +92,14 @@ class Drain(Component):
                 "weights": Out(WeightRead(config)),
             }
         )
-        #: What is known of an item before its job may begin.
+        #: What is prepared of an item before its job may begin.
         self.item_layout = data.StructLayout(
             {
                 "address": signed(ADDRESS_BITS),
                 "position": range(config.accumulator_depth),
                 "too_far": 1,  # the position lies beyond the accumulators
                 "chunk": ceil_log2(config.columns // config.requantize_lanes),  # of the columns
-                "high": 1,  # the second half of a wide one
+                "high": 1,  # the second half of the bytes of a wide chunk
                 "count": range(config.requantize_lanes + 1),
                 "writes": 1,  # the count is not 0
                 "job_first": 1,
@@ -129,11 +130,11 @@ class Drain(Component):
         return m
 
     def _build_items(self, m: Module, queue: CreditQueue) -> None:
-        """Walk the loops and note of every item what does not depend on when it is issued."""
+        """Walk the loops and prepare of every item what does not depend on when it is issued."""
         config, instruction = self.config, self.instruction
         lanes = config.requantize_lanes
         chunks = config.columns // lanes
-        # The innermost loop goes through the columns of a position, by what is written at once.
+        # The innermost loop goes through the columns of a position, in chunks that are written at once.
         m.submodules.nest = nest = AddressGenerator(("block", "group", "y", "x", "chunk"), held=True)
         starting = Signal()
         begin = nest.start.payload
@@ -177,11 +178,11 @@ class Drain(Component):
             m.d.sync += position.eq(Mux(job_last, 0, position + item.last.chunk))
 
     def _build_issue(self, m: Module, queue: CreditQueue, parameters: ParameterLoader) -> Signal:
-        """Read the accumulators for one item after the other; return whether it is now."""
+        """Read the accumulators for one item after the other; return whether an item is issued in this cycle."""
         item = queue.o.payload
         issue, begins = Signal(), Signal()
-        may_begin = Signal()  # the next job may
-        in_job = Signal()  # from a job's first item until `full` speaks of the next one
+        may_begin = Signal()  # the next job may begin
+        in_job = Signal()  # from a job's first item until `full` refers to the next job's half
         release = Signal()
         m.d.comb += [
             issue.eq(queue.o.valid & self.free & ~item.too_far & (may_begin | ~item.job_first)),
@@ -193,7 +194,7 @@ class Drain(Component):
         ]
         m.d.sync += [
             release.eq(issue & item.job_last),
-            # A cycle late: until the next one, `in_job` holds the next job back.
+            # `claim` is a cycle late, and so is the fall of `available`; meanwhile `in_job` holds the next job back.
             parameters.claim.eq(begins),
             may_begin.eq(self.accumulators.full & parameters.available & ~in_job & ~begins),
             self.error.eq(ErrorCode.NONE),
@@ -213,7 +214,7 @@ class Drain(Component):
         return issue
 
     def _build_output(self, m: Module, issue: Signal, item: data.View, parameters: ParameterLoader) -> None:
-        """Hand over what comes out of the accumulators, with what is known of it."""
+        """Hand the accumulators' data over to the output stage, with its item's address, form and parameters."""
         instruction = self.instruction
         stages = [Signal(1 + self.item_layout.size, name=f"read_{cycle}") for cycle in range(self.read_latency + 1)]
         m.d.comb += stages[0].eq(Cat(issue, item))
@@ -221,7 +222,7 @@ class Drain(Component):
             m.d.sync += later.eq(earlier)
         valid = [stage[0] for stage in stages]
         items = [data.View(self.item_layout, stage[1:]) for stage in stages]
-        # The parameters change as the first item of a job reaches the data.
+        # The parameters are swapped when the data of a job's first item arrives.
         swap = self.read_latency - ParameterLoader.swap_latency
         m.d.comb += parameters.swap.eq(valid[swap] & items[swap].job_first)
 

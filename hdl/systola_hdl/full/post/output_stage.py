@@ -81,7 +81,8 @@ class OutputStage(Component):
     i:
         Items, see :func:`output_item`.
     direct:
-        Items that skip the pipeline, see :func:`direct_item`; not while others than GATES are in it.
+        Items that skip the pipeline, see :func:`direct_item`; only while all items in the pipeline are of the form
+        GATES.
     gates:
         Results of GATES, :attr:`gates_latency` cycles after their items.
     range:
@@ -132,20 +133,20 @@ class OutputStage(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         lanes = self.config.requantize_lanes
-        # Where an item goes waits in a queue of its own, beside the pipeline.
-        place_layout = data.StructLayout({"address": self.write.address.shape(), "mask": lanes, "outside": 1})
-        m.submodules.targets = targets = SyncFIFO(width=place_layout.size, depth=self.entries)
+        # The destinations of the items wait in a queue of their own, beside the pipeline.
+        destination_layout = data.StructLayout({"address": self.write.address.shape(), "mask": lanes, "outside": 1})
+        m.submodules.targets = targets = SyncFIFO(width=destination_layout.size, depth=self.entries)
         m.submodules.results = results = SyncFIFO(width=8 * lanes, depth=self.entries)
         self._build_targets(m, targets)
         self._build_results(m, results)
-        self._build_write(m, data.View(place_layout, targets.r_data), targets, results)
+        self._build_write(m, data.View(destination_layout, targets.r_data), targets, results)
         return m
 
     def _build_targets(self, m: Module, targets: SyncFIFO) -> None:
-        """Queue where each item goes, and whether that is outside."""
+        """Queue each item's destination, and whether it lies outside the memory."""
         lanes = self.config.requantize_lanes
         item, direct = self.i.payload, self.direct.payload
-        # Cycle 1: address and count. Cycle 2: the address behind. Cycle 3: both compared.
+        # Cycle 1: address and count. Cycle 2: the end. Cycle 3: both compared with the bounds.
         valid = delayed(m, self.direct.valid | (self.i.valid & (item.form != OutputForm.GATES)), 3, "target_valid", init=0)
         address = delayed(m, Mux(self.direct.valid, direct.address, item.address).as_signed(), 1, "address")
         count = delayed(m, Mux(self.direct.valid, direct.count, item.count), 1, "count")
@@ -154,14 +155,14 @@ class OutputStage(Component):
         m.d.sync += end.eq(address + count)
         negative = delayed(m, address < 0, 1, "negative")
         outside = delayed(m, negative | (end > self.config.activation_bytes), 1, "outside")
-        place = Cat(delayed(m, address[: len(self.write.address)], 2, "place"), delayed(m, mask, 2, "mask"), outside)
-        m.d.comb += [targets.w_en.eq(valid), targets.w_data.eq(place)]
+        destination = Cat(delayed(m, address[: len(self.write.address)], 2, "place"), delayed(m, mask, 2, "mask"), outside)
+        m.d.comb += [targets.w_en.eq(valid), targets.w_data.eq(destination)]
 
     def _build_results(self, m: Module, results: SyncFIFO) -> None:
         """The pipeline: bytes of every item to the queue, gates to their port."""
         lanes = self.config.requantize_lanes
         item = self.i.payload
-        # What an item is, beside the pipeline; the last stage is that of the result.
+        # Each item's validity and form travel beside the pipeline; the last stage is that of the result.
         travel = data.StructLayout({"valid": 1, "form": OutputForm})
         stages = [Signal(travel, name=f"stage_{cycle}") for cycle in range(self.result_latency + 1)]
         m.d.comb += [stages[0].valid.eq(self.i.valid), stages[0].form.eq(item.form)]
@@ -176,10 +177,10 @@ class OutputStage(Component):
         direct_valid = delayed(m, self.direct.valid, 1, "direct_valid", init=0)
         for lane in range(lanes):
             m.submodules[f"requantizer{lane}"] = requantizer = Requantizer()
-            # The range is constant, and goes from lane to lane: every lane has its own, and the last one has it in
-            # time.
+            # The range is constant during an instruction. Every lane has a copy, made from that of the lane before; the
+            # first of each `Requantizer.latency` lanes copies the port, so that every copy is there in time.
             bounds = delayed(m, bounds if lane % Requantizer.latency else self.range, 1, f"bounds{lane}")
-            lowest = Signal(signed(8), name=f"lowest{lane}", reset_less=True)  # an empty range ends at its maximum
+            lowest = Signal(signed(8), name=f"lowest{lane}", reset_less=True)  # an empty range has only its maximum
             m.d.sync += lowest.eq(Mux(bounds.minimum > bounds.maximum, bounds.maximum, bounds.minimum))
             value = Signal(signed(32), name=f"value{lane}", reset_less=True)
             total = Signal(signed(33), name=f"total{lane}", reset_less=True)
@@ -192,7 +193,7 @@ class OutputStage(Component):
                 requantizer.i_rounding.eq(rounding),
             ]
             m.d.sync += self.gates.payload[lane].eq(_saturated(requantizer.o))
-            # Outside int8, or outside the range as far as the low byte tells.
+            # `high`, `low`: outside int8. `above`, `below`: outside the range, judged by the low byte alone.
             sign, rest, low_byte = total[-1], total[7:-1], total[:8].as_signed()
             m.d.sync += [high.eq(~sign & rest.any()), low.eq(sign & ~rest.all())]
             m.d.sync += [above.eq(low_byte > bounds.maximum), below.eq(low_byte < bounds.minimum)]

@@ -21,8 +21,8 @@ class ParameterLoader(Component):
     :mod:`systola_firmware.spec.isa`.
 
     Two sets of registers: one is in use, the next is loaded meanwhile. A set costs ``bias_words`` or
-    ``channel_parameter_words`` cycles, the memory's latency and :attr:`set_latency`, all of it hidden except for the
-    first.
+    ``channel_parameter_words`` cycles, the memory's latency and :attr:`set_latency`, hidden behind the job before,
+    except for the first set.
 
     Attributes
     ----------
@@ -52,9 +52,10 @@ class ParameterLoader(Component):
 
     #: Cycles that the first set takes beside its words and the memory: count, start of the fetcher, arrival, set.
     set_latency = 2 + WordFetcher.latency + 1
-    #: Cycles from ``swap`` to the set: a register a column for the enable, and the set's own.
+    #: Cycles from ``swap`` to the set in use: a register for each column's enable, and the registers of the set.
     swap_latency = 2
-    #: The next set is asked for with ``claim``, and overwrites the claimed one when it comes.
+    #: Most cycles from ``claim`` to ``swap``: with ``claim`` the next set is requested, and it overwrites the claimed
+    #: one when it comes.
     swap_within = 1 + WordFetcher.latency + WeightMemory.read_latency
 
     def __init__(self, config: Config) -> None:
@@ -86,16 +87,16 @@ class ParameterLoader(Component):
         connect(m, fetcher.weights, flipped(self.weights))
         m.d.comb += [self.outside.eq(fetcher.outside), fetcher.consumed.eq(self.weights.data_valid)]
 
-        fetches_factors = Signal()  # those that all groups share
-        count = Signal(range(words + 1), reset_less=True)  # words of what is fetched next
+        fetches_factors = Signal()  # factors that all groups share are fetched
+        count = Signal(range(words + 1), reset_less=True)  # words to be fetched next
         address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)
-        following_address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)  # behind that
+        following_address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)  # behind those words
         group = Signal(COUNT_BITS, reset_less=True)
         block = Signal(COUNT_BITS, reset_less=True)
         is_last_group, is_last_block = Signal(), Signal()
         first_address = Signal(WEIGHT_ADDRESS_BITS, reset_less=True)  # of the first group's set
         m.d.comb += [fetcher.start.payload.address.eq(address), fetcher.start.payload.count.eq(count)]
-        # None of these changes in the cycles before it is used.
+        # These registers are stable in the cycles before they are used.
         m.d.sync += [
             count.eq(Mux(fetches_factors, words - config.bias_words, Mux(self.per_channel, words, config.bias_words))),
             following_address.eq(address + count),
@@ -103,8 +104,9 @@ class ParameterLoader(Component):
             is_last_block.eq(block == self.block_count),
         ]
 
-        # The next set, word by word as it comes; shared factors stay while biases come and go.
-        place, end = Signal(words), Signal(words)  # one-hot: of the word that comes next, and of the last one
+        # The next set, word by word as it arrives. Shared factors are kept; the biases of each group replace those
+        # before.
+        place, end = Signal(words), Signal(words)  # one-hot: the next word's index in the set, and the last word's
         arrived, arrives = Signal.like(self.weights.data, reset_less=True), Signal(words)
         following = [Signal(8 * config.weight_word_bytes, name=f"word{index}", reset_less=True) for index in range(words)]
         m.d.sync += [

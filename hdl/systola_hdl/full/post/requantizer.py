@@ -20,7 +20,7 @@ ROUNDING_BITS = 3
 _FRACTION_BITS = 7
 #: Bits of the product below that fraction, which no result depends on.
 _DROPPED_BITS = 31 - _FRACTION_BITS
-#: Largest right shift of what is left: 31 by the instruction and the fraction.
+#: Largest right shift of the remaining bits: at most 31 by the instruction, and the fraction.
 _SHIFT_LIMIT = 31 + _FRACTION_BITS
 #: Bits of a half of an operand.
 _HALF_BITS = 16
@@ -30,9 +30,9 @@ _HALF_BITS = 16
 FACTOR = data.StructLayout({"multiplier": signed(32), "shift": signed(SHIFT_BITS)})
 
 
-def below_half(places: ValueLike, limit: int) -> Value:
-    """``2**(places - 1) - 1`` for a right shift by ``places``, 1 to ``limit``: what :func:`add_half` takes."""
-    return Cat(Value.cast(places) > bit + 1 for bit in range(limit - 1))
+def below_half(shift: ValueLike, limit: int) -> Value:
+    """``2**(shift - 1) - 1`` for a right ``shift`` of 1 to ``limit``: an operand of :func:`add_half`."""
+    return Cat(Value.cast(shift) > bit + 1 for bit in range(limit - 1))
 
 
 def add_half(value: Value, ones: Value, away: ValueLike) -> Value:
@@ -59,8 +59,8 @@ class Requantizer(Component):
 
     All three are one datapath, ``o = (v * q + C) >> N``, as a floor of a floor is one floor: N = 31 - s for SINGLE and
     31 + max(-s, 0) for the others, and C is all that is added before either shift. For SINGLE and for s >= 0 it is
-    2^(N-1), else 2^(N-1) + 2^30, and 2^(N-1) - 2^30 for DOUBLE below zero. What is below zero there is taken from the
-    signs of v and q, before they are multiplied: that differs from the sign of y only where y is 0, and then the result
+    2^(N-1), else 2^(N-1) + 2^30, and 2^(N-1) - 2^30 for DOUBLE below zero. Whether y is below zero is taken from the
+    signs of v and q, before the multiplication: that differs from the sign of y only where y is 0, and then the result
     is 0 either way. No C has a bit below 2^24, so the product's low bits are dropped before the sum, and n = N - 24 is
     the shift, 1 to 38.
 
@@ -69,8 +69,8 @@ class Requantizer(Component):
 
     Between two registers lies one adder, whose operands come straight from registers, or one multiplexer.
 
-    Resources: three 18 × 18 multipliers, two 17-bit adders, two 48-bit, one 40-bit and one 33-bit adder, a 38-place
-    shifter in two halves.
+    Resources: three 18 × 18 multipliers, two 17-bit adders, two 48-bit, one 40-bit and one 33-bit adder, a shifter by
+    up to 38 bits in two stages.
 
     Attributes
     ----------
@@ -91,12 +91,12 @@ class Requantizer(Component):
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
         product = self._build_product(m)
-        rounding, places = self._build_rounding(m)
+        rounding, shift = self._build_rounding(m)
         total = Signal(signed(64 - _DROPPED_BITS), reset_less=True)
         m.d.sync += total.eq(product + rounding)
         # Shifted right, by eights and then by ones; only the low 32 bits are wanted.
         coarse = Signal(signed(32 + 7), reset_less=True)
-        m.d.sync += [coarse.eq(total >> Cat(Const(0, 3), places[3:])), self.o.eq(coarse >> delayed(m, places[:3], 1, "fine"))]
+        m.d.sync += [coarse.eq(total >> Cat(Const(0, 3), shift[3:])), self.o.eq(coarse >> delayed(m, shift[:3], 1, "fine"))]
         return m
 
     def _build_product(self, m: Module) -> Value:
@@ -120,8 +120,8 @@ class Requantizer(Component):
             products.append(multiplier.p)
         low, high, every = products[0][:32], products[1][:32].as_signed(), products[2]
 
-        # The crosswise products are what is left of all four without the outer ones. From the 16th bit on: below is no
-        # carry.
+        # The sum of the cross products is the product of the sums less the outer products. Everything is summed from
+        # bit 16 on: no carry comes from below.
         most = Signal(64 - _HALF_BITS, reset_less=True)
         outer = Signal(signed(34), reset_less=True)
         whole = Signal(64 - _HALF_BITS, reset_less=True)
@@ -151,21 +151,21 @@ class Requantizer(Component):
         waits = self._product_latency - 4
         k, away, up = (delayed(m, signal, waits, name) for signal, name in ((k, "k"), (away, "away"), (up, "up")))
         eights, ones = range(-(-_SHIFT_LIMIT // 8)), range(8)
-        here, beyond, digit = (Signal(len(places), reset_less=True) for places in (eights, eights, ones))
+        here, beyond, digit = (Signal(len(digits), reset_less=True) for digits in (eights, eights, ones))
         m.d.sync += [
-            here.eq(Cat(k[3:] == place for place in eights)),
-            beyond.eq(Cat(away & (k[3:] > place) for place in eights)),
-            digit.eq(Cat(Mux(away, k[:3] > place, k[:3] == place) for place in ones)),
+            here.eq(Cat(k[3:] == number for number in eights)),
+            beyond.eq(Cat(away & (k[3:] > number) for number in eights)),
+            digit.eq(Cat(Mux(away, k[:3] > number, k[:3] == number) for number in ones)),
         ]
         away, up = delayed(m, away, 1, "away_late"), delayed(m, up, 1, "up_late")
         rounding = Signal(_SHIFT_LIMIT, reset_less=True)
-        for place in range(_SHIFT_LIMIT):
-            one = beyond[place // 8] | (here[place // 8] & digit[place % 8])
-            if place < _FRACTION_BITS - 1:  # of the two roundings' difference nothing lies below 2^30
-                one = ~away & here[0] & digit[place]
-            elif place == _FRACTION_BITS - 1:
+        for bit in range(_SHIFT_LIMIT):
+            one = beyond[bit // 8] | (here[bit // 8] & digit[bit % 8])
+            if bit < _FRACTION_BITS - 1:  # with `away`, C is a multiple of 2^30: these bits are 0
+                one = ~away & here[0] & digit[bit]
+            elif bit == _FRACTION_BITS - 1:
                 one |= up
-            m.d.sync += rounding[place].eq(one)
+            m.d.sync += rounding[bit].eq(one)
         n = Signal(6, reset_less=True)
         m.d.sync += n.eq(delayed(m, k, 2, "k_late") + 1)
         return rounding, n

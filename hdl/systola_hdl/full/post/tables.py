@@ -43,9 +43,10 @@ class LookUpTables(Component):
         int32 a lane.
     """
 
-    #: That of the memory.
+    #: Cycles from ``i_table`` and ``i_bytes`` to ``o``: the memory's.
     latency = BlockMemory.read_latency
-    #: Two registers of the broadcast, the second one a lane, and the memory.
+    #: Cycles from ``write`` to the first bytes that see it: two registers of the broadcast, the second for each lane,
+    #: and the memory.
     write_latency = 3
 
     def __init__(self, lanes: int) -> None:
@@ -82,8 +83,8 @@ class LookUpTables(Component):
 class TableLoader(Component):
     """Executes TABLE: reads one or two tables from the weight memory and delivers one entry a cycle.
 
-    The next words, up to :attr:`words`, are read while the entries of the last one leave; if all of them have fewer
-    entries than the memory has cycles of latency, they are waited for.
+    The next words, up to :attr:`words`, are read while the entries of the last one leave; if these words together have
+    fewer entries than the memory has cycles of latency, the loader waits for them.
 
     Attributes
     ----------
@@ -132,10 +133,10 @@ class TableLoader(Component):
             queue.w_data.eq(self.weights.data),
         ]
 
-        # The entries of a word leave one by one, and a one for each of them.
+        # The entries of a word leave one by one; `left` has a one for each that remains.
         entries = Signal(data.ArrayLayout(signed(32), word_entries), reset_less=True)
         left = Signal(word_entries)
-        is_last = ~left[1] if word_entries > 1 else Const(1)  # or none at all
+        is_last = ~left[1] if word_entries > 1 else Const(1)  # or none remains at all
         index = Signal(range(TABLES * TABLE_ENTRIES + 1))
         end = Signal(range(TABLES * TABLE_ENTRIES + 1))
         load = Signal()

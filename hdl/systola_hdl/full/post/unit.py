@@ -27,12 +27,12 @@ __all__ = ["PostUnit"]
 class PostUnit(Component):
     """The post-processor: drain, vector unit, table loader and LSTM cell around one output stage.
 
-    LSTM runs on drain and requantizers, from which it goes to the LSTM path and back. Without ``config.lstm`` it is an
-    illegal opcode.
+    LSTM uses the drain and the requantizers, whose results go through the LSTM path and back to the output stage.
+    Without ``config.lstm`` it is an illegal opcode.
 
     An instruction begins when the one before it is complete, four cycles after it is offered: it is taken, decoded and
-    checked, judged, and started. Fields are checked before anything is done. Errors are precise: everything the
-    instruction writes before the place of the error is written first, then ``control.error`` pulses, and nothing
+    checked, judged, and started. Fields are checked before anything is done. Errors are precise: everything that the
+    instruction writes before the access or item in error is written first, then ``control.error`` pulses, and nothing
     follows until reset.
 
     Throughput: see :class:`~systola_hdl.full.post.drain.Drain`, :class:`~systola_hdl.full.post.vector.Vector`,
@@ -138,7 +138,7 @@ class PostUnit(Component):
                 Mux(is_opcode[Opcode.POST], views[Opcode.POST][name], views[Opcode.VECTOR][name]).as_signed()
             )
 
-        # What the instruction in progress says of itself.
+        # Completion and error of the instruction in progress.
         finished = Cat(is_one & finished_by[opcode] for opcode, is_one in is_opcode.items()).any()
         error = Signal(ERROR_CODE)
         for opcode, is_one in is_opcode.items():
@@ -284,7 +284,7 @@ class PostUnit(Component):
         """Rules that a VECTOR breaks."""
         config = self.config
         rounding, shift = (outside(Opcode.VECTOR, name, fields[name], config) for name in ("rounding", "shift"))
-        # The rule of the product: where it is at most 1, so is each count.
+        # The rule for the product of the tap counts: where it may be at most 1, each count must be 1.
         has_taps = (fields.t0_count != 1) | (fields.t1_count != 1)
         return [
             *self._broken(

@@ -31,9 +31,10 @@ class Vector(Component):
         loop nest ─▶ range check ─▶ queue ─┬▶ read port ─ ─ ▶ bytes ─▶ tables ─▶ operand ─▶ bounded ─▶ combined ─▶ o
                                            └▶ queue of purposes ┘  1         3          4          5           6
 
-    A sum is collected in a register that is zero when the next item begins. A maximum is the last operand or that of
-    those before, whichever a flag says, and an operand is compared with both while the flag is chosen: in either loop
-    lies one carry chain. Maxima begin at -128, so operands below that are replaced on their way.
+    A sum is collected in a register that is zero when the next item begins. A maximum is held in two registers, the
+    latest operand and the maximum of those before it, and a flag says which of them is larger. The next operand is
+    compared with both registers at once, and the flag chooses between the results, so that each feedback loop has one
+    carry chain only. Maxima begin at -128; operands below that are replaced by it beforehand.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class Vector(Component):
         Read port of the activation memory.
     """
 
-    #: Reads that may be under way; more than the memory's latency and that of
+    #: Reads that may be in flight; more than the memory's latency and that of
     #: :class:`~systola_hdl.common.credit_queue.CreditQueue`.
     reads = 16
     #: Reads prepared ahead.
@@ -112,7 +113,7 @@ class Vector(Component):
         return m
 
     def _build_reads(self, m: Module, queue: CreditQueue) -> None:
-        """Walk the loops, and prepare every operand's read and what it is for."""
+        """Walk the loops, and prepare every operand's read and its purpose."""
         config, instruction = self.config, self.instruction
         m.submodules.nest = nest = AddressGenerator(("y", "x", "group", "t1", "t0", "operand"), addresses=3, held=True)
         starting = Signal()
@@ -136,7 +137,7 @@ class Vector(Component):
         item, read, checked = nest.o.payload, Signal(self.read_layout), queue.i.payload
         address, limit = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))
         taken = Signal()
-        limits = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))  # by whether it is the last group
+        limits = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))  # indexed by whether it is the last group
         for last, count in enumerate((config.requantize_lanes, instruction.last_lanes)):
             m.d.sync += limits[last].eq(config.activation_bytes - count)
         m.d.comb += [nest.o.ready.eq(queue.free), queue.take.eq(nest.o.valid & queue.free)]
@@ -182,7 +183,7 @@ class Vector(Component):
         """Map every operand through its table, combine those of an item, and hand the result over."""
         instruction = self.instruction
         lanes = self.config.requantize_lanes
-        # Constant, and registered for their way to the lanes.
+        # Constant during an instruction, and registered on their way to the lanes.
         takes_maximum, fills, takes_table = Signal(), Signal(), Signal()
         m.d.sync += [
             takes_maximum.eq(instruction.combine == Combine.MAX),
@@ -192,13 +193,13 @@ class Vector(Component):
 
         m.submodules.tables = tables = LookUpTables(lanes)
         connect(m, tables.write, flipped(self.table_write))
-        # Cycle 1: bytes, and what they are for.
+        # Cycle 1: bytes, and their purpose.
         came = Signal()
         arrives = Signal()
         m.d.sync += came.eq(self.activations.data_valid)
         m.d.comb += [arrives.eq(purposes.o.valid & (fills | came)), purposes.o.ready.eq(arrives)]
         m.d.comb += tables.i_table.eq(purposes.o.payload.operand)
-        # What they are for, beside the tables, the operands, and with those in their bounds.
+        # The purpose travels beside tables, operand and bounded operand.
         wait = LookUpTables.latency + 2
         valid = delayed(m, arrives, wait, "valid", init=0)
         purpose = data.View(self.purpose_layout, delayed(m, purposes.o.payload.as_value(), wait, "purpose"))
@@ -219,7 +220,7 @@ class Vector(Component):
             partial = Signal(signed(32), name=f"partial{lane}")
             total = Signal(signed(32), name=f"total{lane}", reset_less=True)
             latest = Signal(signed(32), name=f"latest{lane}", reset_less=True)
-            earlier = Signal(signed(32), name=f"earlier{lane}", reset_less=True)  # the maximum without the latest
+            earlier = Signal(signed(32), name=f"earlier{lane}", reset_less=True)  # the maximum of the operands before the latest
             takes_latest = Signal(name=f"takes_latest{lane}")
             maximum = Signal(signed(32), name=f"maximum{lane}")
             m.d.comb += maximum.eq(Mux(takes_latest, latest, earlier))

@@ -10,12 +10,12 @@ __all__ = ["HardBlockAdapter"]
 
 
 class HardBlockAdapter(Component):
-    """Between the user side of a hard block and the endpoint; what it adds is the subclass' business.
+    """Between the user side of a hard block and the endpoint. This class has the ports; a subclass connects them.
 
     Parameters
     ----------
     pins:
-        Of the hard block, as it has them.
+        Signature of the hard block's user side, the hard block being the initiator.
     non_posted_requests:
         How many non-posted requests the endpoint holds without answering any: see
         :class:`~systola_hdl.pcie.adapters.non_posted_credit.NonPostedCredit`.

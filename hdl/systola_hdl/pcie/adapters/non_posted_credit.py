@@ -1,4 +1,4 @@
-"""How many non-posted requests of the host are under way in the endpoint."""
+"""Credit for non-posted requests of the host, so that the endpoint can hold all that it is sent."""
 
 from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
@@ -10,8 +10,8 @@ class NonPostedCredit(Component):
     """Asks the hard block for one non-posted request at a time, and never for more than ``limit`` that are not yet
     answered.
 
-    What the endpoint takes in even while it cannot send does not hold up the stream; so a host's write never waits for
-    our transmitter, as the standard demands.
+    The endpoint holds that many even while it cannot send completions, so they never block the stream, and a write of
+    the host never waits for our transmitter, as the standard demands.
 
     Parameters
     ----------
@@ -21,9 +21,10 @@ class NonPostedCredit(Component):
     Members
     -------
     request: Out(1)
-        One more, for each cycle; a register, low during reset.
+        One more request for each cycle in which this is high; a register, low during reset.
     answered, dropped: In(1)
-        A completion was sent; a request was marked with error on its way to the endpoint, and gets none.
+        ``answered``: a completion was sent. ``dropped``: a request was marked with an error on its way to the endpoint
+        and gets no completion.
     """
 
     request: Out(1)

@@ -28,8 +28,8 @@ class Series7Pins(Signature):
 
     The wrapper is to be set up with 64 bits, one function, one MSI vector, flow control of non-posted requests
     (TRN_NP_FC), and to trim checksums (ENABLE_RX_TD_ECRC_TRIM). ``user_clk_out`` is the clock of the ``sync`` domain.
-    ``user_reset_out`` is not its reset: the engine outlives a reset of the link, and tells the host what was cut off by
-    it.
+    ``user_reset_out`` is not that domain's reset: the engine keeps running through a reset of the link, and reports to
+    the host which transfers it cut off.
     """
 
     def __init__(self) -> None:
@@ -58,12 +58,12 @@ class Series7Pins(Signature):
 
 
 class Series7Adapter(HardBlockAdapter):
-    """The hard block's streams are raw TLPs in the dword order of :class:`~systola_hdl.pcie.tlp.stream.TlpStream`:
-    wires, no latency.
+    """The hard block's streams are raw TLPs in the dword order of :class:`~systola_hdl.pcie.tlp.stream.TlpStream`: the
+    adapter is wires, without latency.
 
-    The block's own TLPs, the message of the interrupt among them, are let in between ours (``tx_cfg_gnt``), in the
-    order in which its one transmit buffer got them. Errors are not reported to it: it would answer refused requests a
-    second time.
+    The block's own TLPs, the message of the interrupt among them, are always admitted between ours (``tx_cfg_gnt``), in
+    the order in which the block's one transmit buffer got them. Errors are not reported to the block, because it would
+    answer refused requests a second time.
 
     Resources: a few registers.
     """
@@ -121,7 +121,7 @@ class Series7Adapter(HardBlockAdapter):
             function.read_completion_boundary.eq(pins.cfg_lcommand[3]),
             function.bus_master_enable.eq(pins.cfg_command[2]),
             function.msi.enable.eq(pins.cfg_interrupt_msienable),
-            # An event is lost that finds the interrupt disabled.
+            # An event that comes while the interrupt is disabled is lost.
             pins.cfg_interrupt.eq(function.msi.request & function.msi.enable),
             function.msi.acknowledge.eq(function.msi.request & (pins.cfg_interrupt_rdy | ~function.msi.enable)),
         ]

@@ -27,8 +27,8 @@ class UltrascalePins(Signature):
 
     The block is to be set up with 64-bit interfaces aligned to dwords, without straddling, with client tags and one
     function with one MSI vector. Its ``user_clk`` is the clock of the ``sync`` domain. ``user_reset``, which is active
-    whenever the link is down, is not its reset: the engine outlives a reset of the link, and tells the host what was
-    cut off by it.
+    whenever the link is down, is not that domain's reset: the engine keeps running through a reset of the link, and
+    reports to the host which transfers it cut off.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class UltrascaleAdapter(HardBlockAdapter):
         drained = Signal()
         writing = Signal()
         to_completions = Signal()
-        routed = Signal()  # in the middle of a TLP
+        routed = Signal()  # the value of `to_completions` for the TLP under way
         m.d.comb += drained.eq(last_sent == returned)
         with m.If(tx.first):
             m.d.comb += to_completions.eq(is_completion(tx.data))
@@ -145,7 +145,7 @@ class UltrascaleAdapter(HardBlockAdapter):
             with m.State("idle"):
                 with m.If(function.msi.request):
                     with m.If(~function.msi.enable):
-                        m.d.comb += function.msi.acknowledge.eq(1)  # it was disabled meanwhile: the event is lost
+                        m.d.comb += function.msi.acknowledge.eq(1)  # MSI was disabled meanwhile: the event is lost
                     with m.Elif(drained):
                         m.d.comb += pins.cfg_interrupt_msi_int[0].eq(1)
                         m.next = "sending"

@@ -1,9 +1,9 @@
 """Descriptors of the UltraScale+ hard block's streams, and their conversion from and to TLP headers.
 
 AMD PG213, "UltraScale+ Devices Integrated Block for PCI Express", chapter "Designing with the Core"; the header's
-fields are those of the PCI Express Base Specification. A descriptor's dwords are numbers, and its payload bytes ascend
-with the bits; a :class:`~systola_hdl.pcie.tlp.stream.TlpStream` has the first wire byte of each dword on top:
-:func:`~systola_hdl.pcie.tlp.header.swap_bytes` goes between the payloads.
+fields are those of the PCI Express Base Specification. A descriptor's dwords are numbers, and the payload that follows
+it is little endian. A :class:`~systola_hdl.pcie.tlp.stream.TlpStream` has the first wire byte of each dword in its top
+bits; :func:`~systola_hdl.pcie.tlp.header.swap_bytes` converts a payload.
 """
 
 from __future__ import annotations

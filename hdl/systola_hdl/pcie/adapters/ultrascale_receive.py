@@ -53,14 +53,14 @@ class RequestReceiver(Component):
         beat = self.o.payload
         descriptor = Signal(CompleterRequest)
         byte_enables = Signal(8)
-        ended = Signal()  # the stream's last beat is in: it has no payload, or `carry` is its end
+        ended = Signal()  # the last beat of CQ was taken: what is left of the payload, if anything, is in `carry`
         failed = Signal()
         carry = Signal(32)
         header, is_message = request_header(m, descriptor, byte_enables[:4], byte_enables[4:])
         address = Cat(0, 0, descriptor.address)
         payload = swap_bytes(self.cq.tdata)
         discontinue = self.cq.tuser[_CQ_DISCONTINUE]
-        take = Signal()  # the beat at the input goes with that at the output
+        take = Signal()  # the beat at the input is consumed with that at the output
         m.d.comb += beat.bar_hit.eq(descriptor.bar_id == 0)
         m.d.comb += beat.keep.eq(0b11)
 
@@ -115,7 +115,8 @@ class RequestReceiver(Component):
                 with m.Else():
                     m.d.comb += [beat.data.eq(Cat(carry, payload[:32])), beat.last.eq(self.cq.tlast & ~self.cq.tkeep[1])]
                 offer(next_state="shifted", taking=~ended)
-        # Requests that end with their descriptor are in its register in the next cycle only.
+        # A request that ends with its descriptor is in the descriptor's register only in the next cycle: so all are
+        # judged then.
         non_posted = ~is_message & (descriptor.request_type != RequestType.MEMORY_WRITE)
         failed_after = Signal()
         m.d.sync += failed_after.eq(self.cq.tvalid & self.cq.tready & self.cq.tlast & discontinue)
@@ -124,7 +125,8 @@ class RequestReceiver(Component):
 
 
 class CompletionReceiver(Component):
-    """RC to TLPs, a beat a cycle. The first beat waits for the second, where half of its fields are.
+    """RC to TLPs, a beat a cycle. The header's first beat waits for the descriptor's second one, which has half of its
+    fields.
 
     A descriptor has as many dwords as the header, so the payload stays where it is. Completions that the hard block
     made up, for a request that timed out or was abandoned by a reset of the function, are no TLPs: they end here, and
@@ -151,7 +153,7 @@ class CompletionReceiver(Component):
         held_valid = Signal()
         first = Signal(init=1)  # what is held is a first beat
         second = Signal()
-        third_dword = Signal(32)  # the header's, which goes out with the second beat
+        third_dword = Signal(32)  # of the header; it goes out with the second beat
         dropping = Signal()
         descriptor = data.View(RequesterCompletion, Cat(held.data, self.rc.tdata[:32]))
         header = Value.cast(completion_header(m, descriptor))

@@ -30,7 +30,7 @@ _HELD = data.StructLayout({"data": 64, "keep": 2, "first": 1, "last": 1, "error"
 
 
 class _Held:
-    """The stream's beats, each held for a cycle at least, so that the one behind it can be seen.
+    """The stream's beats, each held for a cycle at least, so that it can be combined with the beat behind it.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class _Held:
     header:
         First beat of its TLP, from the cycle after it moved on.
     moves:
-        To be driven: in this cycle, the held beat is done with.
+        To be driven: the held beat is consumed in this cycle.
     """
 
     def __init__(self, m: Module, stream: Any) -> None:
@@ -58,7 +58,8 @@ class _Held:
 
 
 class CompletionSender(Component):
-    """TLPs to CC, a beat a cycle. The first beat waits for the second, where half of its fields are.
+    """TLPs to CC, a beat a cycle. The descriptor's first beat waits for the header's second one, which has half of its
+    fields.
 
     Members
     -------

@@ -9,7 +9,7 @@ __all__ = ["TlpArbiter"]
 
 
 class TlpArbiter(Component):
-    """Two streams by turns, a whole TLP at a time. No cycle is lost; what is offered to the output stays until it is
+    """Two streams in turns, a whole TLP at a time. No cycle is lost; what is offered to the output stays until it is
     taken.
 
     Members
@@ -26,7 +26,7 @@ class TlpArbiter(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        turn = Signal()  # whose TLP is under way, or was offered in the cycle before; else who is asked first
+        turn = Signal()  # the input whose TLP is under way, or was offered in the cycle before; otherwise the input with priority
         locked = Signal()
         chosen = Signal()
         m.d.comb += chosen.eq(turn)

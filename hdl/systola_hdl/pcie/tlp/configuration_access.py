@@ -11,8 +11,8 @@ class ConfigurationAccess(Signature):
     """One dword of the configuration space; initiator is the completer.
 
     ``access`` is high for one cycle; ``write`` says what it is, ``enable`` which bytes are written, byte 0 that at the
-    lowest address. ``target`` is the bus, device and function that the request is meant for: ours from now on, if it
-    writes. ``read_data`` holds the dword in the next cycle; little endian, as ``write_data``.
+    lowest address. ``target`` is the bus, device and function that the request is addressed to; with a write it becomes
+    our function's ID. ``read_data`` holds the dword in the next cycle; little endian, as ``write_data``.
     """
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ class CompletionStatus(enum.IntEnum):
 
 def swap_bytes(word: Value) -> Value:
     """Each dword's bytes in reverse: between a TLP's dwords and little-endian words."""
-    return Cat(word[place : place + 8] for dword in range(0, len(word), 32) for place in range(dword + 24, dword - 8, -8))
+    return Cat(word[low : low + 8] for dword in range(0, len(word), 32) for low in range(dword + 24, dword - 8, -8))
 
 
 def is_completion(first_beat: Value) -> Value:

@@ -10,13 +10,13 @@ __all__ = ["Interrupter"]
 
 
 class Interrupter(Component):
-    """Make an event a message, sent by ourselves or by the hard block. Events that come while one waits become one with
-    it.
+    """Turn events into messages, sent by this block or by the hard block. Events that come while one waits are merged
+    with it.
 
     Parameters
     ----------
     message:
-        Send the message by ourselves: a write of one dword. Otherwise ask the hard block with ``msi.request``.
+        Send the message from here: a write of one dword. Otherwise ask the hard block with ``msi.request``.
 
     Members
     -------

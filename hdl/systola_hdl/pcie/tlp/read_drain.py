@@ -1,4 +1,4 @@
-"""Takes finished slots from the ring and packs their bytes into the answer of a transfer."""
+"""Takes finished slots from the ring of outstanding reads, and packs their bytes into the answer of a transfer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ReadDrain(Component):
     Every slot costs two cycles beside those for its words, every transfer one or two more.
 
     If a slot has failed, or has been the oldest for ``timeout`` cycles without its answer, the answer ends with an
-    error, and the rest of the transfer's slots are thrown away as they finish. The time is not counted afresh for them.
+    error, and the rest of the transfer's slots are thrown away as they finish. The timer is not restarted for them.
 
     Members
     -------
@@ -75,7 +75,7 @@ class ReadDrain(Component):
         with m.Elif(self.occupied & ~self.head_done):
             m.d.sync += timer.eq(timer + 1)
 
-        # Stage 1: which word is read. The other stages hold what belongs to it.
+        # Stage 1: the word to be read. Its flags pass through the other stages with it.
         word, final, end = Signal(5), Signal(5), Signal(3)
         shift, code = Signal(3), Signal(DMA_ERROR)
         with m.FSM():
@@ -114,7 +114,7 @@ class ReadDrain(Component):
 
         # Stage 2: the buffer's output; stage 3: that in a register.
         marks = {"valid": reading | fail, "error": fail, "first": first, "last": head.last & (word == final) & reading}
-        # Bytes of the last word behind the shift: another word of the answer.
+        # `more`: the last word has bytes left behind the shift, which make another word of the answer.
         more = Signal()
         offset = Signal(3)
         m.d.comb += offset.eq(Mux(first, head.place[:3], shift))

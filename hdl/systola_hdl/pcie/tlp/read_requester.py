@@ -1,4 +1,4 @@
-"""Our reads of the host's memory: requests out, answers in their order."""
+"""Our reads of the host's memory: sends the requests, and delivers the answers in the order of the requests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["ReadRequester"]
 
 
 class ReadRequester(Component):
-    """Read transfers of any length and alignment, with up to ``slots`` requests on their way.
+    """Read transfers of any length and alignment, with up to ``slots`` outstanding reads.
 
-    A request is sent only when there is room for all of its answer, so completions are never refused. Segments of a
-    transfer that cannot be sent, as the link is down or Bus Master Enable is off, take a slot as well, so that the
-    error comes out in its turn; after an error no more requests of the same transfer are sent, and its answers that are
-    still on their way are waited for.
+    A request is sent only when there is room for all of its answer, so completions are never refused. A segment that
+    cannot be sent, because the link is down or Bus Master Enable is off, takes a slot as well, so that its error is
+    reported in order. After an error no more requests of the same transfer are sent, and answers that are still
+    outstanding are awaited.
 
     Throughput: a slot of 256 bytes is emptied in 34 cycles, its completions come in at least 34 beats.
 
@@ -85,7 +85,7 @@ class ReadRequester(Component):
             self.events.eq(slots.events.as_value() | drain.events.as_value()),
         ]
 
-        # The transfer that the drain has found to fail is the one being cut, if none of the slots held ends a transfer.
+        # If no occupied slot ends a transfer, the transfer that the drain has found to fail is the one being split.
         ends = Signal(range(self._slots + 1))
         m.d.sync += ends.eq(ends + (slots.allocate & slots.allocation.last) - (slots.pop & slots.head.last))
         code = Signal(DMA_ERROR)
@@ -94,7 +94,7 @@ class ReadRequester(Component):
         with m.Elif(~self.bus_master_enable):
             m.d.comb += code.eq(DmaError.BUS_MASTER_DISABLED)
         with m.Elif(~slots.any_tag_free | (drain.failing & (ends == 0))):
-            m.d.comb += code.eq(DmaError.TIMEOUT)  # without effect in the second case
+            m.d.comb += code.eq(DmaError.TIMEOUT)  # in the second case the drain has reported an error before
 
         segment, allocation = splitter.o.payload, slots.allocation
         header, request, address = Signal(FIRST_DWORD), Signal(REQUEST_DWORD), Signal(64)
@@ -128,7 +128,7 @@ class ReadRequester(Component):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.first.eq(1)]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
-                with m.Elif(~self.link_up):  # its slot is lost, the tag may be used again
+                with m.Elif(~self.link_up):  # the slot is lost, but its tag may be used again
                     m.next = "PIECE"
             with m.State("ADDRESS"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.last.eq(1)]

@@ -43,11 +43,11 @@ RECEIVED_REQUEST = data.StructLayout(
     }
 )
 
-#: A completion as it passes, with no means to refuse it. ``start``: in the next cycle the header is in ``first``,
-#: ``second`` and ``third``, where it stays until ``done``; ``tag`` is there already, and ``carried``, the bytes of a
-#: whole payload from the first one that is asked for on. ``lanes``: payload dwords in ``data``, the earlier in the
-#: lower half; a beat has none, the lower, or both, from the cycle after ``start`` on. ``done``, with the last of them:
-#: the completion is over; ``drop``: it must have no effect; ``malformed``: its length is not the header's.
+#: A completion as it passes; it cannot be stalled. ``start``: from the next cycle until ``done`` the header is in
+#: ``first``, ``second`` and ``third``; already in this cycle, ``tag`` is valid, and ``carried``, the number of payload
+#: bytes from the first requested byte on. ``lanes``: payload dwords in ``data``, the earlier in the lower half; a beat
+#: has none, the lower, or both, from the cycle after ``start`` on. ``done``, with the last of them: the completion is
+#: over; ``drop``: it must have no effect; ``malformed``: its length is not the header's.
 COMPLETION_BEAT = data.StructLayout(
     {
         "start": 1,
@@ -105,7 +105,7 @@ class TlpReceiver(Component):
         # Cycle 1: the beat in a register.
         stall, valid, second = Signal(), Signal(), Signal()
         beat = Signal(TLP_BEAT)
-        begun, was_first = Signal(), Signal()  # the next beat belongs to a TLP of which all was seen; is its second
+        begun, was_first = Signal(), Signal()  # the next beat continues a TLP whose first beat was seen; it is its second beat
         i = self.i.payload
         m.d.comb += self.i.ready.eq(~stall)
         with m.If(~stall):
@@ -139,7 +139,7 @@ class TlpReceiver(Component):
                     m.d.sync += [lanes.eq(1), self.completion.data.eq(high)]
             with m.Else():
                 m.d.sync += [lanes.eq(beat.keep), self.completion.data.eq(beat.data)]
-                with m.If(~count[11]):  # longer ones are too long already
+                with m.If(~count[11]):  # a TLP with a larger count is too long in any case
                     m.d.comb += counted.eq(count + Mux(beat.keep[1], 2, 1))
                 with m.If(count == 0):
                     m.d.sync += first_data.eq(low)
@@ -190,7 +190,7 @@ class TlpReceiver(Component):
                 m.d.comb += known.eq(~long)
             with m.Case(TypeField.FETCH_ADD, TypeField.SWAP, TypeField.COMPARE_AND_SWAP):
                 m.d.comb += known.eq(writes)
-            with m.Case("10---"):  # messages; all those of no interest here
+            with m.Case("10---"):  # messages, which are dropped without an event
                 m.d.comb += [known.eq(long), posted.eq(1)]
         poisoned, message, whole = Signal(), Signal(), Signal()
         refused = whole & posted & ~message & ~poisoned & ~served

@@ -1,4 +1,4 @@
-"""Outstanding reads: which completion belongs where, and the buffer in which answers are put together."""
+"""Outstanding reads: assigns completions to slots, and collects their bytes in a buffer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from systola_hdl.pcie.tlp.stream import ENDPOINT_EVENTS
 
 __all__ = ["SLOT", "TAG_BITS", "ReadSlots", "checked_slots"]
 
-#: Where a slot's next byte comes to lie, and how many are missing.
-_PROGRESS = data.StructLayout({"place": ceil_log2(LARGEST_SEGMENT), "left": ceil_log2(LARGEST_SEGMENT) + 1})
-#: Tags are of this width, with which every host must do.
+#: Width of the tags: one that every host supports.
 TAG_BITS = 5
-_PLACE_BITS = ceil_log2(LARGEST_SEGMENT)
+_OFFSET_BITS = ceil_log2(LARGEST_SEGMENT)
 
-#: What a slot waits for: ``size`` bytes, the first at ``place`` in a naturally aligned block of the buffer. ``code`` is
-#: not NONE if the request was never sent; without code and of size 0 the slot is a hole. ``first`` and ``last`` of a
-#: transfer.
-SLOT = data.StructLayout({"place": _PLACE_BITS, "size": _PLACE_BITS + 1, "first": 1, "last": 1, "code": DMA_ERROR})
+#: Offset of a slot's next byte in its block of the buffer (``place``), and how many bytes are missing.
+_PROGRESS = data.StructLayout({"place": _OFFSET_BITS, "left": _OFFSET_BITS + 1})
+
+#: What a slot waits for: ``size`` bytes, the first at offset ``place`` in its naturally aligned block of the buffer.
+#: ``code`` is not NONE if the request was never sent. A slot with ``code`` NONE and ``size`` 0 is skipped: both its
+#: tags were dead. ``first`` and ``last`` slot of a transfer.
+SLOT = data.StructLayout({"place": _OFFSET_BITS, "size": _OFFSET_BITS + 1, "first": 1, "last": 1, "code": DMA_ERROR})
 
 
 def checked_slots(slots: int) -> int:
@@ -36,15 +37,15 @@ def checked_slots(slots: int) -> int:
 
 
 class ReadSlots(Component):
-    """A ring of slots, one for each read request on its way, allocated at its tail and taken from its head.
+    """A ring of slots, one for each outstanding read, allocated at the tail and freed at the head.
 
-    A slot has two tags, used one at a time. A tag is dead while a completion for it may still come that nobody waits
-    for any more, after a timeout or a bad completion: until the last such completion has come, or the link fell. The
-    slot then uses the other.
+    A slot has two tags, used one at a time. After a timeout or a bad completion the tag in use is *dead*: completions
+    for it may still come, but nobody waits for them any more. It is usable again when the last of them has come, or
+    when the link has gone down; until then the slot uses its other tag.
 
-    Completions of different slots come in any order, those of one slot in order, cut anywhere between dwords. Each must
-    have the Byte Count and the Lower Address that are due; the bytes go to the buffer at once, and the slot learns of
-    them after the last beat. A completion without a living slot is dropped and reported.
+    Completions of different slots come in any order, those of one slot in order, and they may be split anywhere between
+    dwords. Each must have the expected Byte Count and Lower Address. Its bytes go to the buffer at once; the state of
+    the slot is updated after its last beat. A completion with a tag for which no slot waits is dropped and reported.
 
     Buffer: two memories of 32 bits, one for even and one for odd dwords, as an answer may begin with either.
 
@@ -58,18 +59,18 @@ class ReadSlots(Component):
     completion: In(COMPLETION_BEAT)
         From the receiver.
     function_id, link_up:
-        Of :class:`~systola_hdl.pcie.tlp.stream.FunctionState`. When the link falls, all slots that wait are done with
-        LINK_DOWN.
+        Of :class:`~systola_hdl.pcie.tlp.stream.FunctionState`. When the link goes down, all waiting slots are done,
+        with the error LINK_DOWN.
     free, tag: Out
-        There is room at the tail, and the tag to use there; ``tag_free``: it has one. ``any_tag_free``: one slot at
-        least has.
+        ``free``: there is a free slot at the tail. ``tag``: the tag to use for it; ``tag_free``: this tag is not dead.
+        ``any_tag_free``: at least one slot of the ring has a tag that is not dead.
     allocate, allocation: In
-        Use the tail.
+        Allocate the slot at the tail.
     occupied: Out(1)
-        There is a head. ``head`` says what was allocated, ``head_done`` that nothing is missing, ``head_code`` why it
-        failed.
+        There is a slot at the head. ``head``: what was allocated; ``head_done``: it waits for nothing more;
+        ``head_code``: why it failed.
     pop: In(1)
-        Free the head; ``expire``: it never got its answer, its tag is dead.
+        Free the slot at the head. ``expire``, with ``pop``: it has not got its answer, so its tag is dead from now on.
     read_enable, read_word, read_data:
         The head's aligned word of 8 bytes, little endian, in the cycle after ``read_enable``.
     events: Out(ENDPOINT_EVENTS)
@@ -96,7 +97,7 @@ class ReadSlots(Component):
                 "pop": In(1),
                 "expire": In(1),
                 "read_enable": In(1),
-                "read_word": In(_PLACE_BITS - 3),
+                "read_word": In(_OFFSET_BITS - 3),
                 "read_data": Out(64),
                 "events": Out(ENDPOINT_EVENTS),
             }
@@ -110,9 +111,7 @@ class ReadSlots(Component):
         head, tail, count = Signal(bits), Signal(bits), Signal(range(slots + 1))
 
         m.submodules.allocated = allocated = Memory(shape=SLOT, depth=slots, init=[])
-        m.submodules.progress = progress = Memory(
-            shape=data.StructLayout({"place": _PLACE_BITS, "left": _PLACE_BITS + 1}), depth=slots, init=[]
-        )
+        m.submodules.progress = progress = Memory(shape=_PROGRESS, depth=slots, init=[])
         m.submodules.outcome = outcome = Memory(shape=DMA_ERROR, depth=slots, init=[])
         at_head, at_tail = allocated.read_port(domain="comb"), allocated.write_port()
         begun, continued = allocated.read_port(domain="comb"), progress.read_port(domain="comb")
@@ -131,7 +130,7 @@ class ReadSlots(Component):
             at_head.addr.eq(head),
             end.addr.eq(head),
         ]
-        # The head in registers, gone for a cycle after it was popped.
+        # The head in registers; `occupied` is low for a cycle after `pop`.
         m.d.sync += [
             self.occupied.eq((count != 0) & ~self.pop),
             self.head.eq(at_head.data),
@@ -149,7 +148,7 @@ class ReadSlots(Component):
         # Cycle 1 of a completion: its slot is looked up.
         c = self.completion
         slot, tag, living, carried = Signal(bits), Signal(8), Signal(), Signal(13)
-        place, left, due = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1), Signal(7)
+        place, left, due = Signal(_OFFSET_BITS), Signal(_OFFSET_BITS + 1), Signal(7)
         m.d.comb += [begun.addr.eq(c.tag[:bits]), continued.addr.eq(c.tag[:bits])]
         with m.If(c.start):
             m.d.sync += [slot.eq(c.tag[:bits]), tag.eq(c.tag), carried.eq(c.carried)]
@@ -159,20 +158,20 @@ class ReadSlots(Component):
             with m.Else():
                 m.d.sync += [place.eq(begun.data.place), due.eq(begun.data.place), left.eq(begun.data.size)]
 
-        # Cycle 2 and on: its dwords go to the buffer, `place` moves with them.
-        following = Signal(_PLACE_BITS)
+        # Cycle 2 and on: its dwords go to the buffer; `place`, the offset of the next one, advances with them.
+        following = Signal(_OFFSET_BITS)
         m.d.comb += following.eq(Cat(Const(0, 2), place[2:] + Mux(c.lanes[1], 2, 1)))
         with m.If(c.lanes[0]):
             m.d.sync += place.eq(following)
         self._build_buffer(m, slot, place, living, head)
 
-        # In the cycle after its last beat: what it was worth.
+        # In the cycle after its last beat: whether it is good, and whether the slot is done.
         rest, complete = Signal(signed(14)), Signal()
         alive, good, finish = Signal(), Signal(), Signal()
         successful = c.second.status == CompletionStatus.SUCCESSFUL
         m.d.comb += [
             rest.eq(left - carried),
-            # By its own words there is nothing to follow.
+            # By its own header, no completion of the same request follows.
             complete.eq(~successful | (carried >= Cat(c.second.byte_count, c.second.byte_count == 0))),
             alive.eq(self._lives(waiting, generation, slot, tag) & (c.third.requester == self.function_id)),
             good.eq((c.second.byte_count == left) & (c.third.lower_address == due) & (rest > -4) & c.first.with_data),
@@ -203,7 +202,7 @@ class ReadSlots(Component):
         with m.If(finish):
             m.d.sync += waiting.bit_select(slot, 1).eq(0)
 
-        # Dead tags: those that die and, last, those that nothing more will come for.
+        # Dead tags: those that become dead and, at last, those for which no completion can come any more.
         with m.If(self.pop & self.expire & waiting.bit_select(head, 1) & ~(finish & (slot == head))):
             for index in range(2):
                 with m.If(generation.bit_select(head, 1) == index):
@@ -231,7 +230,7 @@ class ReadSlots(Component):
         return m
 
     def _build_buffer(self, m: Module, slot: Signal, place: Signal, living: Signal, head: Signal) -> None:
-        """Two banks: the even dwords and the odd ones."""
+        """Two banks, one for the even dwords and one for the odd ones."""
         lanes, words = self.completion.lanes & living.replicate(2), swap_bytes(self.completion.data)
         word = place[3:]
         for index in range(2):

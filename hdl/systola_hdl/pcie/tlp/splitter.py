@@ -11,16 +11,16 @@ from systola_hdl.pcie.tlp.header import LARGEST_SEGMENT
 
 __all__ = ["SEGMENT", "RequestSplitter"]
 
-_PLACE_BITS = ceil_log2(LARGEST_SEGMENT)
+_OFFSET_BITS = ceil_log2(LARGEST_SEGMENT)
 
 #: What one TLP asks for or carries: ``size`` bytes from ``address`` on, in ``dwords`` dwords and ``words`` naturally
 #: aligned words of 8 bytes. ``long``: the address needs 64 bits. ``first`` and ``last`` segment of a transfer.
 SEGMENT = data.StructLayout(
     {
         "address": 64,
-        "size": _PLACE_BITS + 1,
-        "dwords": _PLACE_BITS - 1,
-        "words": _PLACE_BITS - 2,
+        "size": _OFFSET_BITS + 1,
+        "dwords": _OFFSET_BITS - 1,
+        "words": _OFFSET_BITS - 2,
         "first_be": 4,
         "last_be": 4,
         "long": 1,
@@ -33,15 +33,15 @@ SEGMENT = data.StructLayout(
 class RequestSplitter(Component):
     """Cut transfers at the multiples of 128 bytes, or of 256 while ``wide``; so no segment crosses a 4 KiB boundary.
 
-    Only the first segment of a transfer begins, and only the last one ends, off such a multiple. The enables are those
-    of the bytes from first to last without a hole. A segment comes three cycles after the one before was taken.
+    Only the first segment of a transfer begins, and only the last one ends, off such a multiple. The byte enables are
+    set for all bytes from the first to the last. A segment comes three cycles after the one before was taken.
 
     Members
     -------
     i: In(stream of HostPort.TRANSFER)
         Taken one at a time, when all segments of the last were taken.
     wide: In(1)
-        Looked at once for each segment.
+        Sampled once for each segment.
     o: Out(stream of SEGMENT)
         The segments.
     stop: In(1)
@@ -58,17 +58,18 @@ class RequestSplitter(Component):
         segment = self.o.payload
         address, left, first = Signal(64), Signal(LENGTH_BITS), Signal()
         wide = Signal()
-        place, room = Signal(_PLACE_BITS), Signal(_PLACE_BITS + 1)
+        # Offset of the segment's first byte in a block of 128 or 256 bytes, and bytes from there to its end.
+        place, room = Signal(_OFFSET_BITS), Signal(_OFFSET_BITS + 1)
         m.d.comb += [
-            place.eq(Mux(self.wide, address[:_PLACE_BITS], address[: _PLACE_BITS - 1])),
+            place.eq(Mux(self.wide, address[:_OFFSET_BITS], address[: _OFFSET_BITS - 1])),
             room.eq(Mux(self.wide, LARGEST_SEGMENT, LARGEST_SEGMENT // 2) - place),
         ]
-        end = Signal(_PLACE_BITS + 1)  # of the segment, from the aligned word of 8 bytes on in which it begins
+        end = Signal(_OFFSET_BITS + 1)  # of the segment, from the aligned word of 8 bytes on in which it begins
         m.d.comb += end.eq(address[:3] + segment.size)
         one = Signal()
         m.d.comb += one.eq(address[:2] + segment.size <= 4)
-        following = Signal(65 - _PLACE_BITS)  # blocks of 128 bytes
-        m.d.comb += following.eq(address[_PLACE_BITS - 1 :] + Mux(wide & ~address[_PLACE_BITS - 1], 2, 1))
+        following = Signal(65 - _OFFSET_BITS)  # blocks of 128 bytes
+        m.d.comb += following.eq(address[_OFFSET_BITS - 1 :] + Mux(wide & ~address[_OFFSET_BITS - 1], 2, 1))
         begins, ends = Signal(4), Signal(4)
         with m.Switch(address[:2]):
             for value in range(4):
@@ -100,7 +101,7 @@ class RequestSplitter(Component):
                     first.eq(0),
                     left.eq(left - segment.size),
                     # The next segment begins at the next multiple of the limit.
-                    address.eq(Cat(Const(0, _PLACE_BITS - 1), following)),
+                    address.eq(Cat(Const(0, _OFFSET_BITS - 1), following)),
                 ]
                 m.next = "OFFER"
             with m.State("OFFER"):

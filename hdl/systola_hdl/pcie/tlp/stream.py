@@ -16,8 +16,7 @@ TLP_BEAT = data.StructLayout({"data": 64, "keep": 2, "first": 1, "last": 1, "err
 #: What the endpoint reports, each a pulse of one cycle for one TLP or request (several may come in one cycle).
 #:
 #: * ``unsupported``: a request that is not served; ``posted`` tells, in the same cycle, whether it was a posted one. A
-#: non-posted
-#:   one got its completion with status Unsupported Request.
+#:   non-posted one got its completion with status Unsupported Request.
 #: * ``poisoned``: a write or a completion with EP was dropped.
 #: * ``malformed``: a TLP whose length contradicts its header, or of no known type; dropped.
 #: * ``unexpected``: a completion that no outstanding request of ours asked for; dropped.
@@ -44,7 +43,7 @@ def TlpStream() -> stream.Signature:
         First and last beat of a TLP. Every TLP has at least two beats.
     error: 1
         In any beat of a TLP, the last at the latest. Towards the endpoint: drop this TLP. From the endpoint: nullify it
-        (discontinue); it never does that.
+        (discontinue); the endpoint never sets it.
     bar_hit: 1
         Towards the endpoint, in the first beat, the second, or both: this memory request hits BAR0. 0 from the
         endpoint.
@@ -75,9 +74,9 @@ class FunctionState(Signature):
     Members
     -------
     link_up: Out(1)
-        Data link up and no reset. While low both streams are idle and what they were in the middle of is forgotten on
-        both sides: the next beat of either is a ``first``, at least two cycles after the link came up. The endpoint
-        ends transfers in flight with an error.
+        Data link up and no reset. While low, both streams are idle, and both sides forget a TLP that was under way: the
+        next beat of either is a ``first``, at least two cycles after the link came up. The endpoint ends transfers in
+        flight with an error.
     function_id: Out(16)
         Bus, device and function number: our requester and completer ID.
     max_payload, max_read_request: Out(3)

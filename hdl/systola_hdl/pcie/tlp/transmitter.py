@@ -14,11 +14,11 @@ __all__ = ["TlpTransmitter"]
 class TlpTransmitter(Component):
     """Pass whole TLPs on, in the order in which their first beats are taken; nothing passes another one from there on.
 
-    Two sources at the end of the list, reads and writes, take turns; those before them come first, the first of all
-    before all others. A source must not pause inside a TLP: then neither does ``o``. Two registers decouple ``ready``.
+    An earlier source has priority over a later one, except that the last two, reads and writes, take turns. A source
+    must not pause inside a TLP; so ``o`` does not either. A skid buffer registers ``ready``.
 
-    While ``link_up`` is low, and for the rest of a TLP whose link fell, beats are taken and thrown away: no source ever
-    hangs.
+    While ``link_up`` is low, and for the rest of a TLP during which it fell, beats are taken and discarded, so that no
+    source ever hangs.
 
     Parameters
     ----------

@@ -39,11 +39,11 @@ class WriteAligner(Component):
         shift, left, more = Signal(3), Signal(LENGTH_BITS - 2), Signal()
         before, shifted = Signal(64), Signal(64)
         transfer = self.command.payload
-        place = transfer.host_address[:3]
+        offset = transfer.host_address[:3]
         data = self.i.payload.data
-        # The bytes behind the last whole word; 0 for 8.
+        # Bytes of the last packed word, 1 to 8, and the shift: if more than 8, another aligned word follows.
         tail = Signal(4)
-        m.d.comb += tail.eq(Mux(transfer.length[:3] == 0, 8, transfer.length[:3]) + place)
+        m.d.comb += tail.eq(Mux(transfer.length[:3] == 0, 8, transfer.length[:3]) + offset)
         m.d.comb += shifted.eq(Cat(before, data).bit_select(Cat(Const(0, 3), 8 - shift)[:7], 64))
         room = Signal()
         m.d.comb += room.eq(~self.o.valid | self.o.ready)
@@ -53,7 +53,7 @@ class WriteAligner(Component):
             with m.State("IDLE"):
                 m.d.comb += self.command.ready.eq(1)
                 m.d.sync += [
-                    shift.eq(place),
+                    shift.eq(offset),
                     left.eq((transfer.length + 7) >> 3),
                     more.eq(tail > 8),
                     before.eq(0),

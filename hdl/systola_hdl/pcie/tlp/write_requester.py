@@ -33,8 +33,8 @@ class WriteRequester(Component):
 
     Throughput: 34 beats for 256 bytes, no cycle between two TLPs of a transfer.
 
-    A segment that cannot be sent, as the link is or was down in this transfer or Bus Master Enable is off, is taken
-    from the queue and thrown away, and so is the rest of its transfer.
+    A segment that cannot be sent, because the link is down or was down during this transfer, or because Bus Master
+    Enable is off, is taken from the queue and discarded, and so is the rest of its transfer.
 
     Members
     -------
@@ -73,8 +73,8 @@ class WriteRequester(Component):
             self.write_data.ready.eq(aligner.i.ready),
         ]
 
-        # Words on their way out of the queue. A segment may begin when all its words have been in for two cycles at
-        # least.
+        # A skid buffer behind the queue. A segment may begin when all its words have been in the queue for at least two
+        # cycles.
         m.submodules.words = words = SkidBuffer(64)
         connect(m, queue.r_stream, words.i)
         word, take = Signal(64), Signal()
@@ -90,7 +90,7 @@ class WriteRequester(Component):
         m.d.comb += [shifted.eq(long == at_hand.address[2])]
         m.d.sync += [
             entered.eq(Cat(aligner.o.valid & aligner.o.ready, entered)),
-            available.eq(available + entered[1] - Mux(begin, segment.words, 0)),  # and not promised to a segment
+            available.eq(available + entered[1] - Mux(begin, segment.words, 0)),  # words of no segment begun yet
             enough.eq(splitter.o.valid & (available >= segment.words) & ~begin),
         ]
         with m.If(~self.link_up):
@@ -146,7 +146,7 @@ class WriteRequester(Component):
                 m.d.comb += [o.first.eq(1), o.data.eq(Cat(first, second))]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
-                with m.Elif(~self.link_up):  # not to be sent once it is up again
+                with m.Elif(~self.link_up):  # this TLP must not be sent when the link is up again
                     m.next = "DISCARD"
             with m.State("ADDRESS"):
                 m.d.comb += o.data.eq(Mux(long, Cat(fourth, third), Cat(third, Mux(at_hand.address[2], high, low))))
@@ -172,7 +172,7 @@ class WriteRequester(Component):
                 m.d.comb += self.write_done.valid.eq(1)
                 with m.If(self.write_done.ready):
                     m.next = "IDLE"
-        # Behind the states, whose last steps it overrides.
+        # This stands behind the states because it overrides their assignments to `left`.
         with m.If(begin):
             m.d.comb += splitter.o.ready.eq(1)
             m.d.sync += [at_hand.eq(segment), code.eq(refusal), left.eq(segment.words)]

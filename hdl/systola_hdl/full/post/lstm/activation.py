@@ -20,10 +20,10 @@ EXPONENT_BITS = INSTRUCTIONS[Opcode.LSTM].fields["cell_exponent"].bits
 #: log2 of the scale of a gate's preactivation (Q3.12).
 GATE_EXPONENT = -12
 
-#: Places below the binary point of a scaled argument, before it is rounded.
+#: Fraction bits of a scaled argument, before it is rounded.
 _FRACTION_BITS = GATE_EXPONENT - CELL_EXPONENT_MINIMUM
 _SLOPES = [following - entry for entry, following in itertools.pairwise(SIGMOID_TABLE)]
-#: A table entry and the step to the next.
+#: An entry of the table, and the difference of the next entry from it.
 _ENTRY = data.StructLayout({"value": 16, "slope": max(_SLOPES).bit_length()})
 
 
@@ -46,8 +46,9 @@ class LstmActivation(Component):
         SIGMOID  o = (W + 512) >> 10                        Q0.15, 0 to 32767
         TANH     o = ((W + 256) >> 9) - 2^15                Q0.15, -32767 to 32767
 
-    These are ``docs/numerics.md``'s formulas: those of TANH doubled, and each function's two signs written as one by
-    the complement, which also is why the half is taken off V where it is added to W.
+    These are the formulas of ``docs/numerics.md``; those of TANH are doubled. The complement makes one formula of those
+    for either sign of the argument. It also is why the half that rounds W is subtracted from V where W is V's
+    complement.
 
     Resources: one block RAM (256 × 26 bits); the interpolation's product of 9 × 10 bits is made of LUTs.
 
@@ -73,8 +74,7 @@ class LstmActivation(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        # What belongs to a value goes with it: `tanh[n]` and `negative[n]` are those of the value in the registers of
-        # cycle n.
+        # Flags travel with their value: `tanh[n]` and `negative[n]` belong to the value in the registers of cycle n.
         tanh = {cycle: Signal(name=f"tanh_{cycle}", reset_less=True) for cycle in range(1, self.latency)}
         negative = {cycle: Signal(name=f"negative_{cycle}", reset_less=True) for cycle in range(4, self.latency)}
         m.d.sync += tanh[1].eq(self.i_function == Function.TANH)
@@ -83,7 +83,7 @@ class LstmActivation(Component):
 
         # cycle 1: three times the argument
         tripled = Signal(signed(18), reset_less=True)
-        # So many places to the left is a value with a fraction.
+        # `places`: the left shift by which a value gets `_FRACTION_BITS` fraction bits.
         places = Signal(range(CELL_EXPONENT_MAXIMUM - CELL_EXPONENT_MINIMUM + 1), reset_less=True)
         m.d.sync += [tripled.eq(self.i_value + (self.i_value << 1)), places.eq(self.i_exponent - CELL_EXPONENT_MINIMUM)]
 
@@ -100,7 +100,8 @@ class LstmActivation(Component):
             complemented.eq(sign),
         ]
 
-        # cycle 4: its entry is read; beyond the table, the last. What was rounded up to 0 is not negative.
+        # cycle 4: the table's entry is read, the last one for arguments beyond the table. An argument that was rounded
+        # up to 0 is not negative.
         doubled = Signal(len(magnitude) + 1)
         fraction = Signal(9, reset_less=True)
         m.submodules.table = table = Memory(

@@ -49,12 +49,12 @@ LSTM_ITEM = data.StructLayout(
         "cell": signed(16),
     }
 )
-#: The same after :class:`Preactivations`.
+#: One hidden unit after :class:`Preactivations`.
 GATE_ARGUMENTS = data.StructLayout({"gate": data.ArrayLayout(signed(16), len(GATES)), "cell": signed(16)})
 #: New state of one hidden unit.
 LSTM_RESULT = data.StructLayout({"cell": signed(16), "hidden": signed(8)})
-#: Fields of the LSTM instruction: log2 of the cell state's scale, -15 to -9; clip, 0 for none; what the hidden state is
-#: made with.
+#: Fields of the LSTM instruction: log2 of the cell state's scale, -15 to -9; clip, 0 for none; factor and zero point of
+#: the hidden state.
 LSTM_CONSTANTS = data.StructLayout({"exponent": signed(EXPONENT_BITS), "clip": 15, "factor": FACTOR, "zero_point": signed(8)})
 
 #: Ports of a cell. ``constants`` hold from the first ``i.valid`` until the last ``o.valid`` of an instruction.
@@ -102,7 +102,8 @@ class Preactivations(Component):
     i:
         :data:`LSTM_ITEM`.
     o:
-        :data:`GATE_ARGUMENTS`, with the cell state beside them; an item's values stay until the next item's.
+        :data:`GATE_ARGUMENTS`, with the cell state beside them; an item's values stay until those of the next item
+        come.
     """
 
     latency = 2
@@ -184,7 +185,7 @@ class LstmCell(Component):
     shift. Neither result exceeds int16: |f·c| <= 32767 · 2^15 and |i·g| < 2^30, and both lose 15 bits or more. Only
     their sum saturates.
 
-    The pipeline cannot stop: a producer reserves a place for what comes out.
+    The pipeline cannot stop: before an item enters, its producer reserves an entry of the queue that takes the result.
 
     Resources: five :class:`~systola_hdl.full.post.lstm.activation.LstmActivation`, three 16 × 16 multipliers, one
     :class:`~systola_hdl.full.post.requantizer.Requantizer`.
@@ -255,9 +256,9 @@ class LstmCell(Component):
         m.d.comb += [activation.i_value.eq(value), activation.i_function.eq(function), activation.i_exponent.eq(exponent)]
         return activation.o
 
-    def _rescaled(self, m: Module, name: str, factors: tuple[Value, Value], places: Value) -> Value:
-        """REQ(their product, 2^30, -places) rounded DOUBLE, int16: product, then first rounding, second rounding, its
-        shift."""
+    def _rescaled(self, m: Module, name: str, factors: tuple[Value, Value], shift: Value) -> Value:
+        """REQ(product of ``factors``, 2^30, -``shift``), rounded DOUBLE, int16. After the product there are three
+        cycles: first rounding, second rounding, right shift."""
         limit = 2 * _Q15 - 1 + CELL_EXPONENT_MAXIMUM
         exact = multiplied(m, name, *factors)
         first = Signal(signed(31), name=f"{name}_halved")
@@ -266,9 +267,9 @@ class LstmCell(Component):
         result = Signal(signed(16), name=f"{name}_result")
         m.d.sync += [
             first.eq(halved(exact)),
-            ones.eq(below_half(places, limit)),
+            ones.eq(below_half(shift, limit)),
             second.eq(add_half(first, ones, first[-1])),
         ]
         shortest = min(2 * _Q15 - 1 + CELL_EXPONENT_MINIMUM, _Q15 - 1)
-        m.d.sync += result.eq((second >> shortest) >> Value.cast(places - shortest)[:3])
+        m.d.sync += result.eq((second >> shortest) >> Value.cast(shift - shortest)[:3])
         return result

@@ -1,5 +1,5 @@
-"""The LSTM cell in little space: one activation function, one multiplier and one requantizer, a hidden unit every five
-cycles."""
+"""The LSTM cell with few resources: one activation function, one multiplier and one requantizer, a hidden unit every
+five cycles."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class SerialLstmCell(Component):
                           ▼                                    │
         i ─▶ hold ─▶ activation ─▶ multiplier ─▶ requantizer ──┴─▶ zero point ─▶ o
 
-    Each of the three in the middle serves several units at a time, by a schedule of :attr:`interval` phases that no
-    unit leaves: in phases 0 to 3 the activation takes the gates of one unit, in phase 4 the new cell state of an
-    earlier one. So the times below, counted from a unit's first gate, say by their remainder in which phase a thing
-    happens, and no two meet. An item is held until the next phase 0, up to :attr:`interval` - 1 cycles.
+    Activation, multiplier and requantizer each serve several units at a time, by a fixed schedule of :attr:`interval`
+    phases: in phases 0 to 3 the activation takes the gates of one unit, in phase 4 the new cell state of an earlier
+    one. The times below are counted from a unit's first gate. Their remainder modulo :attr:`interval` is the phase, and
+    no block serves two units in the same phase. An item is held until the next phase 0, up to :attr:`interval` - 1
+    cycles.
 
     Resources: one :class:`~systola_hdl.full.post.lstm.activation.LstmActivation`, one 16 × 16 multiplier, one
     :class:`~systola_hdl.full.post.requantizer.Requantizer`.
@@ -100,7 +101,7 @@ class SerialLstmCell(Component):
             activation.i_exponent.eq(Mux(is_last, constants.exponent, GATE_EXPONENT)),
         ]
 
-        # The multiplier: what leaves the activation, times what has waited for it.
+        # The multiplier: the output of the activation times an operand that has waited for it.
         waited = Signal(signed(16))
         old = self._kept_until(m, phase, arguments.cell, "old", at=-1, until=self._forget)
         input_gate = self._kept_until(m, phase, activation.o, "input", at=self._input, until=self._candidate)

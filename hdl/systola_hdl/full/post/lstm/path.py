@@ -1,4 +1,4 @@
-"""LSTM path: brings gates, preactivations and cell states together in the LSTM cell and writes what comes out."""
+"""LSTM path: brings gates, preactivations and cell states together in the LSTM cell and writes the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from systola_hdl.common.layouts import ERROR_CODE, payload_layout
 from systola_hdl.common.memory_ports import ActivationRead
 from systola_hdl.full.post.lstm.cell import GATES, LstmCell
 from systola_hdl.full.post.lstm.cell_serial import SerialLstmCell
-from systola_hdl.full.post.lstm.reads import LstmReads, bundle_units, operand_layout, place_layout
+from systola_hdl.full.post.lstm.reads import LstmReads, bundle_units, destination_layout, operand_layout
 from systola_hdl.full.post.output_stage import direct_item
 
 __all__ = ["LstmPath"]
@@ -22,19 +22,21 @@ __all__ = ["LstmPath"]
 class LstmPath(Component):
     """Executes LSTM behind the output stage's requantizers: one *bundle* of hidden units after the other.
 
-    A bundle is what one item of the requantizers makes, ``max(requantize_lanes / 4, 1)`` units; it takes ``4 /
-    requantize_lanes`` items if that is more than one. Design::
+    A bundle is the hidden units whose gates are in one item of the requantizers: ``requantize_lanes / 4`` units or, if
+    that is less than one, one unit of ``4 / requantize_lanes`` items. Design::
 
         drain ─▶ output stage's requantizers ─▶ queue of gates ────────────────┐
         loop nest ─┬─▶ read port ─ ─▶ preactivations and cell states, queue ───┼─▶ feeder ─▶ cell ─▶ writer ─▶ output
-                   └─▶ queue of where a bundle's results go ───────────────────│──────────────────────▶┘
+                   └─▶ queue of destinations of the results ───────────────────│──────────────────────▶┘
 
-    Reads of a time step begin when all of the one before is written, so the cell state comes back, and go ahead of the
-    gates as far as the queue has room. A bundle takes one read for its cell states and one for its preactivations (two,
-    if they are more than ``rows`` bytes), the feeder :attr:`period` cycles. From the last item of a time step to
-    ``step_done`` it takes about ``OutputStage.gates_latency + LstmCell.latency + 10`` cycles.
+    The reads of a time step begin when all results of the step before are written, because they read the cell state
+    back. They run ahead of the gates as far as the queue has entries. A bundle takes one read for its cell states and
+    one for its preactivations (two, if they are more than ``rows`` bytes), the feeder :attr:`period` cycles. From the
+    last item of a time step to ``step_done`` it takes about ``OutputStage.gates_latency + LstmCell.latency + 10``
+    cycles.
 
-    Errors are precise, by bundles: ``error`` is set when every bundle before is on its way, and no later one follows.
+    Errors are precise to the bundle: ``error`` is set when the cell has taken every bundle before the bad one, and none
+    follows.
 
     Attributes
     ----------
@@ -63,10 +65,10 @@ class LstmPath(Component):
         To and from the output stage.
     """
 
-    #: Items of gates that may be in flight; more than the drain's pipeline and the requantizers' together.
+    #: Entries of the queue of gates, and so its credits; more than the stages of drain and requantizers together.
     gate_entries = 16
-    #: Bundles between their cell state's read and their writes: those read ahead, and those that fill the output
-    #: stage's queue.
+    #: Bundles whose cell states are requested and whose results are not yet collected, at most: those read ahead, and
+    #: those whose writes fill the output stage's queue.
     open_bundles = 32
 
     def __init__(self, config: Config) -> None:
@@ -105,8 +107,8 @@ class LstmPath(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        places_shape, operand_shape = place_layout(self.config), operand_layout(self.config)
-        m.submodules.places = places = SyncFIFO(width=places_shape.size, depth=self.open_bundles)
+        destination_shape, operand_shape = destination_layout(self.config), operand_layout(self.config)
+        m.submodules.places = destinations = SyncFIFO(width=destination_shape.size, depth=self.open_bundles)
         m.submodules.operands = operands = SyncFIFO(width=operand_shape.size, depth=LstmReads.bundle_entries)
         m.submodules.reads = reads = LstmReads(self.config)
         connect(m, reads.activations, flipped(self.activations))
@@ -118,8 +120,8 @@ class LstmPath(Component):
             reads.fed.eq(fed),
             self.finished.eq(reads.finished),
             self.step_done.eq(reads.step_done),
-            places.w_data.eq(reads.place),
-            places.w_en.eq(reads.place_valid),
+            destinations.w_data.eq(reads.place),
+            destinations.w_en.eq(reads.place_valid),
             operands.w_data.eq(reads.operand),
             operands.w_en.eq(reads.operand_valid),
         ]
@@ -127,11 +129,11 @@ class LstmPath(Component):
         m.d.comb += self.error.eq(Mux(reads.bad & gates_ready, ErrorCode.ACTIVATION_ADDRESS, ErrorCode.NONE))
         self._build_feeder(m, data.View(operand_shape, operands.r_data), operands.r_rdy & gates_ready, gates, fed)
         m.d.comb += operands.r_en.eq(fed)
-        self._build_writer(m, places)
+        self._build_writer(m, destinations)
         return m
 
     def _build_gates(self, m: Module, fed: Signal) -> tuple[data.View, Signal]:
-        """Queue the gates; return those of the oldest bundle, and whether they are all there."""
+        """Queue the gates; return those of the oldest bundle, and whether all of them have come."""
         lanes, items = self.config.requantize_lanes, self.bundle_items
         m.submodules.gate_queue = queue = SyncFIFO(width=16 * lanes, depth=self.gate_entries)
         used = Signal(range(self.gate_entries + 1))
@@ -189,28 +191,28 @@ class LstmPath(Component):
                     unit.cell.eq(operand.cell[number]),
                 ]
 
-    def _build_writer(self, m: Module, places: SyncFIFO) -> None:
+    def _build_writer(self, m: Module, destinations: SyncFIFO) -> None:
         """Collect a bundle's results and write them: cell states, then hidden states. Units beyond the last write
         nothing."""
         lanes, units, results = self.config.requantize_lanes, self.bundle_units, self.cell.o
-        place = data.View(place_layout(self.config), places.r_data)
+        destination = data.View(destination_layout(self.config), destinations.r_data)
         number = Signal(range(units))
         collected_cells, collected_hidden = Signal(16 * (units - 1), reset_less=True), Signal(8 * (units - 1), reset_less=True)
         all_cells, all_hidden = Cat(collected_cells, results.payload.cell), Cat(collected_hidden, results.payload.hidden)
         cells, hidden = Signal(8 * lanes * self.cell_writes, reset_less=True), Signal(8 * units, reset_less=True)
-        target = Signal(place_layout(self.config), reset_less=True)
+        target = Signal(destination_layout(self.config), reset_less=True)
         written, writing, complete = Signal(range(self.writes)), Signal(), Signal()
         m.d.comb += [
-            self.unit_done.eq(results.valid & (number < place.units)),
+            self.unit_done.eq(results.valid & (number < destination.units)),
             complete.eq(results.valid & (number == units - 1)),
-            places.r_en.eq(complete),
+            destinations.r_en.eq(complete),
         ]
         with m.If(results.valid):
             m.d.sync += number.eq(Mux(complete, 0, number + 1))
             m.d.sync += [collected_cells.eq(all_cells[16:]), collected_hidden.eq(all_hidden[8:])]
-        # The next bundle's last unit comes no sooner than this one is written.
+        # The next bundle's last unit leaves the cell no sooner than this bundle is written.
         with m.If(complete):
-            m.d.sync += [cells.eq(all_cells), hidden.eq(all_hidden), target.eq(place), writing.eq(1), written.eq(0)]
+            m.d.sync += [cells.eq(all_cells), hidden.eq(all_hidden), target.eq(destination), writing.eq(1), written.eq(0)]
         with m.Elif(writing):
             m.d.sync += written.eq(written + 1)
             with m.If(written == self.writes - 1):

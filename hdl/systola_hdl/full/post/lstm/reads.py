@@ -16,7 +16,7 @@ from systola_hdl.common.layouts import payload_layout
 from systola_hdl.common.memory_ports import ADDRESS_BITS, ActivationRead
 from systola_hdl.full.post.lstm.cell import GATES
 
-__all__ = ["LstmReads", "bundle_units", "operand_layout", "place_layout"]
+__all__ = ["LstmReads", "bundle_units", "destination_layout", "operand_layout"]
 
 
 def bundle_units(config: Config) -> int:
@@ -24,8 +24,9 @@ def bundle_units(config: Config) -> int:
     return max(config.requantize_lanes, len(GATES)) // len(GATES)
 
 
-def place_layout(config: Config) -> data.StructLayout:
-    """Where the results of a bundle go."""
+def destination_layout(config: Config) -> data.StructLayout:
+    """Destination of a bundle's results: addresses of the cell states and hidden states, and the number of units
+    written."""
     return data.StructLayout(
         {"cell": signed(ADDRESS_BITS), "hidden": signed(ADDRESS_BITS), "units": range(bundle_units(config) + 1)}
     )
@@ -56,11 +57,12 @@ class LstmReads(Component):
     fed: In(1)
         The oldest bundle has been taken.
     place, place_valid:
-        Valid for one cycle: another bundle is being read, and its results go to the addresses in ``place``.
+        ``place_valid`` for one cycle: the cell states of another bundle are requested, and ``place`` is the destination
+        of its results.
     operand, operand_valid:
         For one cycle: a bundle's operands.
     bad: Out(1)
-        The oldest bundle not taken cannot be read.
+        The oldest bundle that was not taken has a read outside the memory.
     """
 
     #: Entries of the queue of operands: bundles read ahead.
@@ -81,15 +83,15 @@ class LstmReads(Component):
                 "output_idle": In(1),
                 "activations": Out(ActivationRead(config)),
                 "fed": In(1),
-                "place": Out(place_layout(config)),
+                "place": Out(destination_layout(config)),
                 "place_valid": Out(1),
                 "operand": Out(operand_layout(config)),
                 "operand_valid": Out(1),
                 "bad": Out(1),
             }
         )
-        #: A read: of a bundle's cell states or preactivations, and whether it is a time step's last and that is the
-        #: last step.
+        #: A read of a bundle's cell states (``of_cell``) or preactivations. ``skipped``: the bundle has no units,
+        #: ``step_last``: it is the last read of a time step, ``final``: it belongs to the last time step.
         self.read_layout = data.StructLayout(
             {
                 "address": signed(ADDRESS_BITS),
@@ -98,7 +100,7 @@ class LstmReads(Component):
                 "of_cell": 1,
                 "step_last": 1,
                 "final": 1,
-                "place": place_layout(config),
+                "place": destination_layout(config),
             }
         )
 
@@ -127,7 +129,8 @@ class LstmReads(Component):
         # One entry is kept free, because `room` is a cycle late.
         m.d.sync += [waiting.eq(waiting + bundle_issue - self.fed), room.eq(waiting < self.bundle_entries - 1)]
 
-        # Every bundle that was fed holds credits of the output stage until it is written.
+        # A bundle that was fed holds credits of the output stage until it is written, so none is left when that is
+        # idle.
         m.d.comb += [complete.eq(ended & (waiting == 0) & self.output_idle), self.step_done.eq(complete & ~final)]
         with m.If(issue & read.step_last):
             m.d.sync += [ended.eq(1), final.eq(read.final)]
@@ -166,7 +169,8 @@ class LstmReads(Component):
         return nest
 
     def _build_plan(self, m: Module, nest: AddressGenerator, units: int, columns: int) -> tuple[data.View, Signal, Signal]:
-        """Work the reads out; return the next, whether there is one, and the signal that takes it."""
+        """Work out address, bounds and destination of each read; return the next read, whether there is one, and the
+        signal that takes it."""
         config, instruction = self.config, self.instruction
         bundles = config.columns // columns
         m.submodules.plan = plan = CreditQueue(self.read_layout, self.read_entries)
@@ -209,13 +213,13 @@ class LstmReads(Component):
         start, rest = (size[reads[1].place.units] for size in sizes)
         m.d.sync += needed.eq(Mux(reads[1].of_cell, reads[1].place.units << 1, Mux(first[1], start, rest)))
 
-        # stage 4: where it ends, or 0 if it needs nothing
+        # stage 4: address and end, or 0 for both if the read needs no bytes
         end = Signal(signed(ADDRESS_BITS + 1), reset_less=True)
         m.d.sync += end.eq(reads[2].address + needed)
         with m.If(needed == 0):
             m.d.sync += [end.eq(0), reads[3].address.eq(0)]
 
-        # stage 5: whether that is outside
+        # stage 5: whether they are outside the memory
         m.d.sync += [
             reads[4].outside.eq((reads[3].address < 0) | (end > config.activation_bytes)),
             reads[4].skipped.eq(reads[3].place.units == 0),
