@@ -1,4 +1,4 @@
-"""Which test covers a module: the one of its name at its place, else the one that ``modules.toml`` names.
+"""Which test covers a module: the one of its name in the mirrored folder, else the one that ``modules.toml`` names.
 
 ``python tests/test_modules.py`` lists what is missing, with the tests that import the module.
 """

@@ -50,7 +50,7 @@ class Series7Device(Device):
         function.pcie_cap.extended_tag_supported = False
         self.upstream_port.max_link_speed, self.upstream_port.max_link_width = 2, 4
         self.arrived = 0
-        #: Posted ones and completions, and the others, each with its place in the order of arrival.
+        #: Posted ones and completions, and the others, each with its number in the order of arrival.
         self.requests: deque[tuple[int, Tlp]] = deque()
         self.non_posted: deque[tuple[int, Tlp]] = deque()
         self.wanted = 0  #: credit for non-posted requests

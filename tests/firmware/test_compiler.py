@@ -43,15 +43,15 @@ def check(graph: Graph, config: Config, *, keep_tensors: bool, seed: int = 0) ->
         for run in range(2):
             inputs = [random_input(seed + 1000 * run + i, tensor) for i, tensor in enumerate(graph.inputs)]
             for binding, values in zip(program.inputs, inputs, strict=True):
-                place = binding.placement
-                memory[place.start : place.start + place.size] = np.frombuffer(place.pack(values), np.int8)
+                placement = binding.placement
+                memory[placement.start : placement.start + placement.size] = np.frombuffer(placement.pack(values), np.int8)
             outcome = execute(config, program.words, memory, weights, schedule=schedule)
             assert outcome.error is ErrorCode.NONE, f"{outcome} in {graph.name}"
             assert len(outcome.marks) == sum(record.mark >= 0 for record in program.layers)
             expected = evaluate(graph, inputs)
             for binding in compared:
-                place = binding.placement
-                found = place.unpack(memory[place.start : place.start + place.size].tobytes())
+                placement = binding.placement
+                found = placement.unpack(memory[placement.start : placement.start + placement.size].tobytes())
                 where = f"{graph.name} on {config.name}, {schedule.value}, run {run}, tensor {binding.name}"
                 assert np.array_equal(found.reshape(binding.shape), expected[binding.name]), where
 
@@ -345,7 +345,7 @@ def test_working_in_place_renews_a_border_of_another_value() -> None:
     )
     graph = Graph("two borders", (x,), (ya, yb), layers)
     records = compile_graph(graph, CONFIGS[2]).layers
-    assert records[0].output.placement.start == records[2].output.placement.start  # it does work in place
+    assert records[0].output.placement.start == records[2].output.placement.start  # it does work in placement
     check(graph, CONFIGS[2], keep_tensors=False)
 
 

@@ -142,9 +142,9 @@ class Altered(GoldenTransport):
 
     def read(self, address: int, length: int) -> bytes:
         data = bytearray(super().read(address, length))
-        for place, value in self.altered.items():
-            if address <= place < address + length:
-                data[place - address : place - address + 4] = value.to_bytes(4, "little")
+        for start, value in self.altered.items():
+            if address <= start < address + length:
+                data[start - address : start - address + 4] = value.to_bytes(4, "little")
         return bytes(data)
 
 

@@ -38,7 +38,7 @@ def chain(kind: str, count: int, *, registers: int = 0, prefix: str = "", first_
     return cells
 
 
-def places(made: bytes) -> dict[str, tuple[int, int, str]]:
+def locations(made: bytes) -> dict[str, tuple[int, int, str]]:
     found = {}
     for name, cell in json.loads(made)["modules"]["top"]["cells"].items():
         if "BEL" in cell.get("attributes", {}):
@@ -51,7 +51,7 @@ def places(made: bytes) -> dict[str, tuple[int, int, str]]:
 def test_a_chain_lies_in_a_row(registers: int) -> None:
     """Eight multipliers have just the sites of two rows: the shortest chain crosses between the rows once."""
     plan = floorplan(netlist(chain("MULT", 8, registers=registers)), BLOCKS)
-    found = places(plan.netlist)
+    found = locations(plan.netlist)
     assert set(plan.sites.values()) <= {name for block in BLOCKS for *_, name in block.sites()}
     assert len(found) == len(set(found.values())) == 8
     ways = [found[f"block{number}"] for number in range(8)]
@@ -64,7 +64,7 @@ def test_only_hard_blocks_are_placed_and_nothing_else_changes() -> None:
     cells = chain("MULT", 3, registers=1) | chain("RAM", 2, prefix="ram_", first_net=100)
     given = netlist(cells)
     made = floorplan(given, BLOCKS).netlist
-    assert set(places(made)) == {name for name, (kind, _) in cells.items() if kind != "FF"}
+    assert set(locations(made)) == {name for name, (kind, _) in cells.items() if kind != "FF"}
     design: dict[str, Any] = json.loads(made)
     for cell in design["modules"]["top"]["cells"].values():
         cell.pop("attributes", None)
@@ -76,7 +76,7 @@ def test_registers_weaken_a_pull() -> None:
     cells = chain("MULT", 16) | chain("RAM", 1, prefix="near_", first_net=500)
     cells["near_block0"] = ("RAM", [3, 500])  # at block3's output
     cells |= {"far_block0": ("RAM", [600])} | {f"way{n}": ("FF", [600 + n, 601 + n]) for n in range(20)} | {"end": ("FF", [620, 3])}
-    found = places(floorplan(netlist(cells), BLOCKS).netlist)
+    found = locations(floorplan(netlist(cells), BLOCKS).netlist)
 
     def distance(name: str) -> int:
         return min(abs(found[name][0] - found[f"block{n}"][0]) + abs(found[name][1] - found[f"block{n}"][1]) for n in (2, 3))

@@ -226,7 +226,7 @@ async def system(dut: Any, seed: int, stall: float = 0.0, **sizes: int) -> tuple
 
 @cocotb.test()
 async def enumeration(dut: Any) -> None:
-    """Found by its identity, with one BAR of the right size at a place of its own."""
+    """Found by its identity, with one BAR of the right size at an address of its own."""
     it, board, _ = await system(dut, 1)
     assert (it.function.vendor_id, it.function.device_id) == (VENDOR_ID, DEVICE_ID)
     assert it.function.bar_size[0] == 1 << WINDOW + 4
@@ -238,20 +238,20 @@ async def enumeration(dut: Any) -> None:
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.4])
 async def words(dut: Any, stall: float) -> None:
-    """Parts of words at any place, in windows of all regions; refusals of what is longer or nowhere."""
+    """Parts of words at any address, in windows of all regions; refusals of what is longer or nowhere."""
     it, board, rng = await system(dut, 2, stall)
     model = bytearray(64)
-    place = 0x30_0040
+    origin = 0x30_0040
     for _ in range(60):
         offset = rng.randrange(64)
         length = rng.randint(1, 4 - offset % 4)
         if rng.random() < 0.5:
             data = rng.randbytes(length)
             model[offset : offset + length] = data
-            await it.bar.write(place + offset, data)
+            await it.bar.write(origin + offset, data)
         else:
-            assert await it.bar.read(place + offset, length, timeout=50_000) == model[offset : offset + length]
-    found = b"".join(board.words.get(map_address(place + at, WINDOW), 0).to_bytes(4, "little") for at in range(0, 64, 4))
+            assert await it.bar.read(origin + offset, length, timeout=50_000) == model[offset : offset + length]
+    found = b"".join(board.words.get(map_address(origin + at, WINDOW), 0).to_bytes(4, "little") for at in range(0, 64, 4))
     assert found == model
     base = it.function.bar_addr[0]
     for offset, length in ((0, 2), (0x20_0000, 1)):
@@ -284,14 +284,14 @@ async def transfers(dut: Any, seed: int, stall: float, sizes: tuple[int, int, in
         content[2 * LONGEST :] = bytes(2 * LONGEST)
         most = LONGEST if base == HIGH else 2048
         for length in (1, 2, 3, 5, 8, 127, 257, rng.randint(1, 2048), most - rng.randrange(8)):
-            place = rng.randrange(2 * LONGEST - length)
-            board.reads.append((base + place, length))
-            asked.append((bytes(content[place : place + length]), DmaError.NONE))
+            begin = rng.randrange(2 * LONGEST - length)
+            board.reads.append((base + begin, length))
+            asked.append((bytes(content[begin : begin + length]), DmaError.NONE))
         expected = bytearray(content)
         for length in (1, 2, 3, 6, 9, 129, 255, rng.randint(1, 2048), most - rng.randrange(8)):
-            place, data = 2 * LONGEST + rng.randrange(2 * LONGEST - length), rng.randbytes(length)
-            board.writes.append((base + place, data))
-            expected[place : place + length] = data
+            begin, data = 2 * LONGEST + rng.randrange(2 * LONGEST - length), rng.randbytes(length)
+            board.writes.append((base + begin, data))
+            expected[begin : begin + length] = data
         limit = 40 * LONGEST
         await it.until(lambda: not board.writes and len(board.read_results) == len(asked), limit)
         await it.until(lambda: len(board.write_results) in (9, 18), limit)

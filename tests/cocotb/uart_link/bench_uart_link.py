@@ -117,16 +117,16 @@ class Model:
             status = LinkStatus.OUT_OF_ORDER
         else:
             self.expected = (self.expected + fresh) & 0xFF
-            places = range(address, address + 4 * count, 4)
-            inside = all(place < MEMORY_BYTES for place in places)
+            addresses = range(address, address + 4 * count, 4)
+            inside = all(at < MEMORY_BYTES for at in addresses)
             if operation is LinkOperation.WRITE and fresh:
-                writes = [(place, value) for place, value in zip(places, values, strict=True) if place < MEMORY_BYTES]
+                writes = [(at, value) for at, value in zip(addresses, values, strict=True) if at < MEMORY_BYTES]
                 self.words.update(writes)
                 self.writes += writes
             if not inside and (fresh or operation is LinkOperation.READ):
                 status = LinkStatus.BAD_ADDRESS
             elif operation is LinkOperation.READ:
-                data = b"".join(self.words.get(place, 0).to_bytes(4, "little") for place in places)
+                data = b"".join(self.words.get(at, 0).to_bytes(4, "little") for at in addresses)
         return Response(sequence, status, count, self.expected, address, data)
 
 
@@ -183,11 +183,11 @@ async def damaged_frames_change_nothing(dut: Any) -> None:
     host, memory = await begin(dut, rng, 0.3, 0.0)
     for _ in range(16):
         damaged = bytearray(encoded(*request_of(rng, model)))
-        place = rng.randrange(len(damaged) - 1)
+        index = rng.randrange(len(damaged) - 1)
         if rng.random() < 0.3:
-            del damaged[place]
+            del damaged[index]
         else:
-            damaged[place] ^= rng.randrange(1, 256)
+            damaged[index] ^= rng.randrange(1, 256)
         await host.send(bytes(damaged))
         good = (model.expected, LinkOperation.WRITE, 4 * rng.randrange(64), [rng.getrandbits(32)], 1)
         await host.send(encoded(*good))

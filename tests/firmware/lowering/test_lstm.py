@@ -67,10 +67,10 @@ class Machine:
         assert outcome.error is ErrorCode.NONE, f"{outcome} in {self.program.model}"
 
     def tensor(self, binding: object) -> np.ndarray:
-        place = binding.placement  # type: ignore[attr-defined]
-        region = self.memory[place.start : place.start + place.size]
-        assert region.size == place.size
-        return place.unpack(region.tobytes()).reshape(binding.shape)  # type: ignore[attr-defined, no-any-return]
+        placement = binding.placement  # type: ignore[attr-defined]
+        region = self.memory[placement.start : placement.start + placement.size]
+        assert region.size == placement.size
+        return placement.unpack(region.tobytes()).reshape(binding.shape)  # type: ignore[attr-defined, no-any-return]
 
     def states(self) -> dict[str, np.ndarray]:
         return {
@@ -163,8 +163,8 @@ def test_the_output_is_where_the_recurrence_reads(batch: int, time_major: bool) 
             next(o for o in operations_of(program) if o.opcode is code and o["block_count"] == steps)
             for code in (Opcode.MATMUL, Opcode.LSTM)
         )
-        place = program.outputs[0].placement
-        assert cell["hidden"] == place.address
+        placement = program.outputs[0].placement
+        assert cell["hidden"] == placement.address
         assert cell["hidden"] - matmul["source"] == cell["block_step"] == (7 * batch if time_major else 7)
     assert len(lengths) == 1
 
@@ -279,11 +279,11 @@ def test_states_are_listed_and_never_shared() -> None:
     assert program.states[0].initial == np.full(15, graph.layers[0].output.zero_point, np.int8).tobytes()
     assert program.states[1].initial == bytes(30)
     kept = [set(range(s.address, s.address + len(s.initial))) for s in program.states]
-    places = [b.placement for b in (*program.inputs, *program.outputs, *(record.output for record in program.layers))]
+    placements = [b.placement for b in (*program.inputs, *program.outputs, *(record.output for record in program.layers))]
     for a, b in itertools.combinations(kept, 2):
         assert a.isdisjoint(b)
-    for state, place in itertools.product(kept, places):
-        assert state.isdisjoint(range(place.start, place.start + place.size))
+    for state, placement in itertools.product(kept, placements):
+        assert state.isdisjoint(range(placement.start, placement.start + placement.size))
     for state in program.states:
         assert state.address % 4 == 0
 
@@ -319,7 +319,7 @@ def bytes_of(operation: Operation, base: str, suffix: str, width: int) -> set[in
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_no_step_writes_what_it_still_reads(steps: int, time_major: bool) -> None:
-    """In each step, MATMUL reads hidden states, LSTM writes others; with the first step's in their place before."""
+    """In each step, MATMUL reads hidden states, LSTM writes others; with the first step's in their placement before."""
     hidden = 7
     program = compile_graph(lstm_graph(11, batch=3, steps=steps, hidden=hidden, time_major=time_major), CONFIGS[0])
     operations = operations_of(program)
@@ -429,7 +429,7 @@ def test_a_slice_of_consecutive_elements_is_free(
 
 
 def test_an_operand_that_overlaps_another_is_not_worked_on_in_place() -> None:
-    """Two slices of one tensor, shifted against each other: their sum in the place of either would destroy the
+    """Two slices of one tensor, shifted against each other: their sum in the placement of either would destroy the
     other."""
     x, t = (Tensor(name, (1, 1, 9, 1), 0.1, 0) for name in "xt")
     table = np.arange(256).astype(np.int8)

@@ -1,4 +1,4 @@
-"""The pieces of lowering by themselves: blocks, windows, division by a window, long loops."""
+"""The parts of lowering by themselves: blocks, windows, division by a window, long loops."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def test_the_average_is_exact_for_the_largest_windows() -> None:
 )
 def test_windows_are_clipped_piece_by_piece(outputs: int, window: int, stride: int, before: int, size: int) -> None:
     found = {
-        piece.first + i: (piece.start + i * piece.step, piece.taps)
-        for piece in clip_windows(outputs, window, stride, before, size)
-        for i in range(piece.count)
+        clipped.first + i: (clipped.start + i * clipped.step, clipped.taps)
+        for clipped in clip_windows(outputs, window, stride, before, size)
+        for i in range(clipped.count)
     }
     for output in range(outputs):
         valid = [p for p in range(output * stride - before, output * stride - before + window) if 0 <= p < size]

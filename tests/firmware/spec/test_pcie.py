@@ -15,10 +15,10 @@ def test_windows_show_every_byte_of_every_region_once() -> None:
         window, size = window_bits(larger), bar_bytes(larger)
         assert window_bits_of_bar(size) == window
         ends = [region.base + offset for region in Region for offset in (0, region_bytes(larger, region) - 1)]
-        places = [bar_offset(address, window) for address in ends]
-        assert [map_address(place, window) for place in places] == ends
-        assert places == sorted(set(places))
-        assert max(places) < size
+        offsets = [bar_offset(address, window) for address in ends]
+        assert [map_address(offset, window) for offset in offsets] == ends
+        assert offsets == sorted(set(offsets))
+        assert max(offsets) < size
     assert (window_bits(config), window_bits(config.replace(weight_bytes=1 << 24))) == (20, 24)
     assert bar_offset(Region.WEIGHT.base + 4, 20) == 0x300004
 

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Credits and CreditQueue: never more taken than there are, every place used, order, the promised rate, arguments."""
+"""Credits and CreditQueue: never more taken than there are, every entry used, order, the promised rate, arguments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_places(count: int) -> None:
 
 @pytest.mark.parametrize(("pipeline", "stall"), [(0, 0.0), (1, 0.5), (4, 0.0), (5, 0.8)])
 def test_queue(pipeline: int, stall: float) -> None:
-    """Items that enter a pipeline as places are taken leave in order, at one a cycle if nothing stalls."""
+    """Items that enter a pipeline as credits are taken leave in order, at one a cycle if nothing stalls."""
     rng = random.Random(pipeline)
     dut = CreditQueue(16, 8)
     items = [rng.getrandbits(16) for _ in range(200)]

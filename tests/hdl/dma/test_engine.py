@@ -115,17 +115,17 @@ def test_the_engines_own_reads_go_first() -> None:
 
 @pytest.mark.parametrize("region", [Region.ACTIVATION, Region.WEIGHT])
 def test_speed(region: Region) -> None:
-    """Each way, to an odd place where that is possible, at 7.5 bytes a cycle and more."""
+    """Each way, to an odd address where that is possible, at 7.5 bytes a cycle and more."""
     length = 4096
     config = preset("tiny-8x4-dma").replace(activation_bytes=length + 64, weight_bytes=length + 64)
     bench = DmaBench(config, region, size=0x1000 + 2 * length, latency=100)
-    place = region.base + (3 if region is Region.ACTIVATION else 4)
+    address = region.base + (3 if region is Region.ACTIVATION else 4)
 
     async def test(ctx: Any) -> None:
         await bench.set_up(ctx)
         source, target = BASE + 0x1000, BASE + 0x1000 + length
         await bench.ring(
-            ctx, [Descriptor(DmaKind.TO_DEVICE, length, place, source), Descriptor(DmaKind.FROM_DEVICE, length, place, target)]
+            ctx, [Descriptor(DmaKind.TO_DEVICE, length, address, source), Descriptor(DmaKind.FROM_DEVICE, length, address, target)]
         )
         assert await bench.settle(ctx) == DmaStatus.LINK_UP
 

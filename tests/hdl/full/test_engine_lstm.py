@@ -174,7 +174,7 @@ def test_recurrence(name: str) -> None:
 
 
 def test_a_recurrence_without_its_lstm_stops() -> None:
-    """POST in the place of LSTM finishes no time step."""
+    """POST instead of LSTM finishes no time step."""
     network = NETWORKS["4x4"]
     _, words = network.weights(np.random.default_rng(1))
     matmul = network.program(words, exponent=-12, clip=0)[2]

@@ -46,12 +46,12 @@ class Model:
 
     def answer(self, line: bytes) -> list[bytes]:
         """Bodies of the responses to everything on the line."""
-        responses = (self._frame(piece) for piece in line.split(b"\0")[:-1])
+        responses = (self._frame(frame) for frame in line.split(b"\0")[:-1])
         return [response for response in responses if response is not None]
 
-    def _frame(self, piece: bytes) -> bytes | None:
+    def _frame(self, frame: bytes) -> bytes | None:
         try:
-            plain = cobs.decode(piece)
+            plain = cobs.decode(frame)
         except cobs.DecodeError:
             return None
         if len(plain) % 4 or not 12 <= len(plain) <= 12 + 4 * MAX_WORDS:
@@ -126,9 +126,9 @@ class Bench:
         simulator.add_testbench(self._receive)
         simulator.add_testbench(self._serve)
         simulator.run()
-        pieces = bytes(self.received).split(b"\0")
-        assert pieces.pop() == b""
-        plain = [cobs.decode(piece) for piece in pieces]
+        encoded = bytes(self.received).split(b"\0")
+        assert encoded.pop() == b""
+        plain = [cobs.decode(frame) for frame in encoded]
         for body in plain:
             assert zlib.crc32(body[:-4]) == int.from_bytes(body[-4:], "little")
         return [body[:-4] for body in plain]
@@ -290,10 +290,10 @@ def test_damaged_lines(seed: int) -> None:
     for _ in range(40):
         count, address = rng.choice([1, 2, 5, 17]), 4 * rng.randrange(MEMORY_BYTES // 4 + 2)
         if rng.random() < 0.6:
-            piece = write(sequence, address, *(rng.choice([0, rng.getrandbits(32), rng.getrandbits(8)]) for _ in range(count)))
+            frame = write(sequence, address, *(rng.choice([0, rng.getrandbits(32), rng.getrandbits(8)]) for _ in range(count)))
         else:
-            piece = read(sequence, address, count)
-        line += piece * (2 if rng.random() < 0.1 else 1)
+            frame = read(sequence, address, count)
+        line += frame * (2 if rng.random() < 0.1 else 1)
         sequence = sequence + 1 if rng.random() < 0.9 else rng.choice([sequence - 3, sequence + 2])
     assert len(check(damage(rng, line) + sync(0) + read(1, 0, 60), seed=seed)) > 5
 

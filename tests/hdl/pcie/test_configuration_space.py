@@ -83,11 +83,11 @@ def test_what_a_host_does_at_the_start() -> None:
             yield write(bar, 0xFFFF_FFFF)
             assert value((yield read(bar))) == (0xFF00_0000 if bar == 0x10 else 0)
         assert value((yield read(4))) >> 20 & 1
-        place, found = value((yield read(0x34))) & 0xFF, {}
-        while place:
-            head = value((yield read(place)))
-            found[head & 0xFF] = place
-            place = head >> 8 & 0xFF
+        offset, found = value((yield read(0x34))) & 0xFF, {}
+        while offset:
+            head = value((yield read(offset)))
+            found[head & 0xFF] = offset
+            offset = head >> 8 & 0xFF
         assert found.keys() == {0x05, 0x10}
         msi, pcie = found[0x05], found[0x10]
         assert value((yield read(pcie + 4))) & 7 == 1  # 256 bytes

@@ -27,13 +27,13 @@ def session(fault: Fault | None) -> None:
     tag, expected = 40, {}
     words = {0x30_0078: 0, 0x10_007C: 0}
     for index, enables in enumerate((0b1111, 0b0110, 0b0001, 0b1001, 0b1000, 0b0000, 0b0100)):
-        place, word = list(words.items())[index % 2]
+        address, word = list(words.items())[index % 2]
         new = rng.getrandbits(32)
         mask = sum(0xFF << 8 * byte for byte in range(4) if enables >> byte & 1)
         word = (word & ~mask) | (new & mask)
-        words[place] = word
-        write = memory_write(BAR + place, new.to_bytes(4, "little"), requester=HOST, tag=tag + 100)
-        read = memory_read(BAR + place, requester=HOST, tag=tag, traffic_class=3, attributes=5)
+        words[address] = word
+        write = memory_write(BAR + address, new.to_bytes(4, "little"), requester=HOST, tag=tag + 100)
+        read = memory_read(BAR + address, requester=HOST, tag=tag, traffic_class=3, attributes=5)
         bench.host.request(replace(write, first_be=enables))
         bench.host.request(replace(read, first_be=enables))
         expected[tag] = (Status.SUCCESSFUL, word.to_bytes(4, "little"))
@@ -45,10 +45,10 @@ def session(fault: Fault | None) -> None:
         tag += 3
     reads = [(0x1FF1, 1), (0x9FA1, 420), (HIGH + 0x3FF5, 40), (HIGH + 0x5004, 130)]
     writes = [(0x2003, 1), (0x2FA1, 300), (HIGH + 0x2FFC, 9), (HIGH + 0x8000, 140), (0x6002, 3)]
-    for place, size in reads:
-        bench.host.write(place, content[:size])
+    for address, size in reads:
+        bench.host.write(address, content[:size])
     bench.reads.extend(reads)
-    bench.writes.extend((place, content[:size]) for place, size in writes)
+    bench.writes.extend((address, content[:size]) for address, size in writes)
     ends: list[int] = []
 
     def every() -> None:
@@ -62,8 +62,8 @@ def session(fault: Fault | None) -> None:
     )
     assert bench.read_results == [(content[:size], DmaError.NONE) for _, size in reads]
     assert bench.write_results == [DmaError.NONE] * len(writes)
-    for place, size in writes:
-        assert bench.host.read(place - 1, size + 2) == b"\0" + content[:size] + b"\0"
+    for address, size in writes:
+        assert bench.host.read(address - 1, size + 2) == b"\0" + content[:size] + b"\0"
     assert bench.host.messages == [0x4321]
     assert {tag: (answer.status, answer.payload) for tag, answer in bench.host.answers.items()} == expected
     assert bench.events["unexpected"] == bench.events["malformed"] == bench.events["timeout"] == 0
@@ -209,7 +209,7 @@ MORE: dict[str, tuple[Fault, str | None]] = {
         Fault("slots", "read.addr.eq(Cat(self.read_word, head))", "read.addr.eq(Cat(self.read_word, slot))"),
         None,
     ),
-    "answer: place of what follows": (
+    "answer: offset of what follows": (
         Fault("slots", "advanced.data.place.eq(Mux(c.lanes[0], following, place))", "advanced.data.place.eq(place)"),
         None,
     ),

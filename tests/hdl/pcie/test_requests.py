@@ -27,8 +27,8 @@ def merge(word: int, new: int, enables: int) -> int:
 
 @pytest.mark.parametrize(("seed", "stalls"), [(1, 0.0), (2, 0.5)])
 def test_random_words(seed: int, stalls: float) -> None:
-    """Reads and writes with all byte enables at all places, 32 and 64 bits of address; answered in the order of a plain
-    memory."""
+    """Reads and writes with all byte enables at all addresses, 32 and 64 bits of address; answered in the order of a
+    plain memory."""
     rng = random.Random(seed)
     bench = EndpointBench(TlpEndpoint(WINDOW), seed=seed, stalls=stalls)
     model: dict[int, int] = {}

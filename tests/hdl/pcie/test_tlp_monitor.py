@@ -226,6 +226,6 @@ def test_byte_enables(address: int) -> None:
         dwords, first, last = byte_enables(address, length)
         bits = [first >> bit & 1 for bit in range(4)] + [1] * 4 * max(0, dwords - 2) + [last >> bit & 1 for bit in range(4)]
         bits = bits if dwords > 1 else bits[:4]
-        assert bits == [int(address <= place < address + length) for place in range(4 * dwords)]
+        assert bits == [int(address <= byte < address + length) for byte in range(4 * dwords)]
         assert completion_count(memory_read(address, length)) == length
         assert completion_lower_address(memory_read(address, length)) == address

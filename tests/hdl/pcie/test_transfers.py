@@ -21,7 +21,7 @@ def lengths(rng: random.Random, most: int) -> int:
 
 
 def transfer(seed: int, *, count: int, most: int, stalls: float) -> EndpointBench:
-    """Transfers both ways at random places, in random settings, checked byte for byte."""
+    """Transfers both ways at random addresses, with random settings, checked byte for byte."""
     rng = random.Random(seed)
     function = {
         "max_payload": rng.randint(0, 2),
@@ -89,17 +89,17 @@ def test_every_alignment_of_every_small_length(offset: int) -> None:
         assert bench.host.read(HIGH * (index % 2) + 64 * index, 32) == around
 
 
-@pytest.mark.parametrize("place", [0x10000, HIGH])
-def test_throughput_at_a_payload_of_256_bytes(place: int) -> None:
+@pytest.mark.parametrize("address", [0x10000, HIGH])
+def test_throughput_at_a_payload_of_256_bytes(address: int) -> None:
     """Nearly all that the interface can carry: 34 beats for 256 bytes, each way and both at once."""
     size = 1 << 12
     bench = EndpointBench(TlpEndpoint(20), max_payload=1)
     content = random.Random(1).randbytes(size)
-    bench.host.write(place, content)
-    bench.reads.append((place, size))
-    bench.writes.append((place + 0x10_0000, content))
+    bench.host.write(address, content)
+    bench.reads.append((address, size))
+    bench.writes.append((address + 0x10_0000, content))
     bench.simulate(lambda: bench.read_results != [] and bench.write_results != [])
-    assert bench.read_results[0][0] == content == bench.host.read(place + 0x10_0000, size)
+    assert bench.read_results[0][0] == content == bench.host.read(address + 0x10_0000, size)
     best = 34 * size // 256
     # The writes share their beats with two for each of the read requests. Filling the pipeline is counted.
     assert bench.sent_beats <= best + 2 * (size // 256 + 1) + 4

@@ -168,9 +168,9 @@ class Clocked(GoldenTransport):
         first, second = Region.TRACE.base, Region.TRACE.base + 4 * len(MARK_WORDS)
         made_up |= {first + 4: 30, second + 4: 90, second + 4 * MARK_WORDS.index("wait_token"): 7}
         data = bytearray(super().read(address, length))
-        for place, value in made_up.items():
-            if address <= place < address + length:
-                data[place - address : place - address + 4] = value.to_bytes(4, "little")
+        for start, value in made_up.items():
+            if address <= start < address + length:
+                data[start - address : start - address + 4] = value.to_bytes(4, "little")
         return bytes(data)
 
 

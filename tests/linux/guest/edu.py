@@ -44,9 +44,9 @@ def sentence(action: Callable[[], object]) -> str:
 
 def transfer(function: PcieFunction, source: int, target: int, count: int, command: int) -> bool:
     """One of the device's transfers; whether its interrupt came, or without interrupts, whether it ended."""
-    for place, value in ((_DMA_FROM, source), (_DMA_TO, target), (_DMA_COUNT, count)):
-        function.write_word(place, value & 0xFFFF_FFFF)
-        function.write_word(place + 4, value >> 32)
+    for register, value in ((_DMA_FROM, source), (_DMA_TO, target), (_DMA_COUNT, count)):
+        function.write_word(register, value & 0xFFFF_FFFF)
+        function.write_word(register + 4, value >> 32)
     function.write_word(_DMA_COMMAND, command | _START | (_SIGNAL if function.has_interrupt else 0))
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:

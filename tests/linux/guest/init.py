@@ -13,10 +13,10 @@ _POWER_OFF = 0x4321FEDC
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _mount(kind: str, place: str) -> None:
-    Path(place).mkdir(exist_ok=True)
-    if _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
-        raise OSError(ctypes.get_errno(), f"mount of {place}")
+def _mount(kind: str, path: str) -> None:
+    Path(path).mkdir(exist_ok=True)
+    if _libc.mount(kind.encode(), path.encode(), kind.encode(), 0, None):
+        raise OSError(ctypes.get_errno(), f"mount of {path}")
 
 
 def _load_modules() -> None:
@@ -28,8 +28,8 @@ def _load_modules() -> None:
 
 
 def main() -> None:
-    for kind, place in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")):
-        _mount(kind, place)
+    for kind, path in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")):
+        _mount(kind, path)
     for _ in range(3):
         os.dup2(os.open("/dev/console", os.O_RDWR), _)
     _load_modules()

@@ -74,7 +74,7 @@ class BlockRam(Component):
         return m
 
 
-def places(address: int, width: int) -> list[int]:
+def bit_indices(address: int, width: int) -> list[int]:
     """Where the bits of an access are in an array of bits, nine to a byte."""
     bits = width // 9 * 8 or width  # that an access counts in an address
     first = address // bits * width if width >= 9 else address // 8 * 9 + address % 8 // bits * bits
@@ -108,16 +108,16 @@ def test_block_ram() -> None:
             seen = registered if ram.register else output
             assert found[cycle][f"{name}.o"] & (1 << ram.read_width) - 1 == seen, (name, cycle)
             registered = registered if ports["keep"] else output
-            written = places(ports["write_address"], ram.width) if ports["write"] else []
+            written = bit_indices(ports["write_address"], ram.width) if ports["write"] else []
             if ram.width >= 18:
-                written = [place for index, place in enumerate(written) if ports["enables"] >> index // 9 & 1]
+                written = [at for index, at in enumerate(written) if ports["enables"] >> index // 9 & 1]
             if ports["read"]:
-                read = places(ports["read_address"], ram.read_width)
+                read = bit_indices(ports["read_address"], ram.read_width)
                 collisions += bool(set(read) & set(written))
-                output = sum((memory[place] ^ (place in written)) << index for index, place in enumerate(read))
-            first = places(ports["write_address"], ram.width)[0]
-            for place in written:
-                memory[place] = ports["data"] >> (place - first) & 1
+                output = sum((memory[at] ^ (at in written)) << index for index, at in enumerate(read))
+            first = bit_indices(ports["write_address"], ram.width)[0]
+            for at in written:
+                memory[at] = ports["data"] >> (at - first) & 1
         assert collisions
 
 

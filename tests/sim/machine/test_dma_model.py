@@ -179,7 +179,7 @@ def test_the_ring_goes_round(bench: Bench) -> None:
 def test_registers_and_the_end_of_the_region(bench: Bench) -> None:
     assert bench.get("identity") == DMA_IDENTITY
     assert bench.get("ring_size") == SIZE
-    for access in (lambda place: bench.model.read(place, 1), lambda place: bench.model.write(place, bytes(4))):
+    for access in (lambda address: bench.model.read(address, 1), lambda address: bench.model.write(address, bytes(4))):
         with pytest.raises(BadAddressError):
             access(Region.DMA.base + 4 * len(DMA_REGISTERS))
     plain = DmaModel(preset("tiny-8x4"), bench.memory, lambda: None)

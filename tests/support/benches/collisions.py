@@ -43,9 +43,9 @@ def complement(verilog: str) -> tuple[str, int]:
         text = line
         if read := _READ.fullmatch(line):
             words[read["register"]] = read["word"]
-            place = number
+            port = number
         elif undefined := _UNDEFINED.fullmatch(line):
-            ports.add(place)
+            ports.add(port)
             text = f"{undefined['target']} <= ~{words[undefined['register']]}{undefined['bits'] or ''};"
         lines.append(text)
     return "\n".join((*lines, "")), len(ports)

@@ -227,7 +227,7 @@ class Bench:
         return values.astype(np.int32)
 
     def parameters(self, address: int, groups: int, per_channel: bool) -> None:
-        """Place valid parameters of ``groups`` groups at weight word ``address``."""
+        """Put valid parameters of ``groups`` groups at weight word ``address``."""
         columns, rng = self.config.columns, self.rng
         words = self.config.channel_parameter_words if per_channel else self.config.bias_words
         for group in range(groups):

@@ -24,9 +24,9 @@ class Memory(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: slice, /) -> bytes | bytearray: ...
+    def __getitem__(self, span: slice, /) -> bytes | bytearray: ...
 
-    def __setitem__(self, place: slice, data: bytes, /) -> None: ...
+    def __setitem__(self, span: slice, data: bytes, /) -> None: ...
 
 
 @dataclass
@@ -74,12 +74,12 @@ class ModelDevice:
             self.expected = (self.expected + 1) & 0xFF
         if not 1 <= count <= MAX_WORDS:
             return self._answer(sequence, LinkStatus.BAD_REQUEST, count, address)
-        place = (self.epoch, self.position - (0 if fresh else behind))
+        key = (self.epoch, self.position - (0 if fresh else behind))
         self.position += fresh
         inside = address % 4 == 0 and address + 4 * count <= len(self.memory)
         if operation == LinkOperation.WRITE:
             if fresh:
-                self.writes[place] += 1
+                self.writes[key] += 1
                 if inside:
                     self.memory[address : address + len(data)] = data
             ok = inside or not fresh

@@ -34,13 +34,13 @@ class BoardMemory:
     def __len__(self) -> int:
         return len(Region) << 28
 
-    def __getitem__(self, place: slice) -> bytes:
-        return self._board.read(place.start, (place.stop - place.start) // 4)
+    def __getitem__(self, span: slice) -> bytes:
+        return self._board.read(span.start, (span.stop - span.start) // 4)
 
-    def __setitem__(self, place: slice, data: bytes) -> None:
-        if self._trap is not None and place.start <= self._trap < place.stop:
+    def __setitem__(self, span: slice, data: bytes) -> None:
+        if self._trap is not None and span.start <= self._trap < span.stop:
             raise HangUp
-        self._board.write(place.start, data)
+        self._board.write(span.start, data)
 
 
 def golden_device(config: Config, trap: int | None = None) -> Callable[[bytes], bytes]:

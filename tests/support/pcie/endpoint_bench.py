@@ -174,7 +174,7 @@ class EndpointBench:
             _, content = self.writes.popleft()
             self._writes += 1
             padded = content + self.random.randbytes(-len(content) % 8)
-            self._data_to_write.extend(int.from_bytes(padded[place : place + 8], "little") for place in range(0, len(padded), 8))
+            self._data_to_write.extend(int.from_bytes(padded[start : start + 8], "little") for start in range(0, len(padded), 8))
         if self._passes(ctx, "write_data", host.write_data):
             self._data_to_write.popleft()
         if self._passes(ctx, "response", host.bus.response):

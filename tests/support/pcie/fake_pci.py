@@ -55,16 +55,16 @@ class FakeKernel(System):
         (folder / "config").write_bytes(bytes(256))
         (folder / "resource0").write_bytes(bytes(self.bar_bytes))
         if group is not None:
-            place = self.path(f"/sys/kernel/iommu_groups/{group}")
-            (place / "devices" / name).mkdir(parents=True)
-            (place / "type").write_text(f"{kind}\n")
-            (place / "reserved_regions").write_text("0x0000000000000000 0x0000000000ffffff direct-relaxable\n")
-            (folder / "iommu_group").symlink_to(place)
+            iommu = self.path(f"/sys/kernel/iommu_groups/{group}")
+            (iommu / "devices" / name).mkdir(parents=True)
+            (iommu / "type").write_text(f"{kind}\n")
+            (iommu / "reserved_regions").write_text("0x0000000000000000 0x0000000000ffffff direct-relaxable\n")
+            (folder / "iommu_group").symlink_to(iommu)
         if driver is not None:
-            place = self.path(f"/sys/bus/pci/drivers/{driver}")
-            place.mkdir(exist_ok=True)
-            (place / "unbind").touch()
-            (folder / "driver").symlink_to(place)
+            bound = self.path(f"/sys/bus/pci/drivers/{driver}")
+            bound.mkdir(exist_ok=True)
+            (bound / "unbind").touch()
+            (folder / "driver").symlink_to(bound)
         if driver == "vfio-pci" and group is not None:
             self.path(f"/dev/vfio/{group}").touch()
             with self.device_file.open("wb") as file:
@@ -131,8 +131,8 @@ class FakeKernel(System):
         assert isinstance(argument, bytearray)
         if request == calls.DEVICE_GET_REGION_INFO:
             size, flags, index, _, _, _ = struct.unpack("=IIIIQQ", argument)
-            place = {0: (self.bar_bytes, BAR_OFFSET, 7 if self.bar_bytes else 0), 7: (256, CONFIG_OFFSET, 3)}[index]
-            argument[:] = struct.pack("=IIIIQQ", size, place[2], index, 0, place[0], place[1])
+            found = {0: (self.bar_bytes, BAR_OFFSET, 7 if self.bar_bytes else 0), 7: (256, CONFIG_OFFSET, 3)}[index]
+            argument[:] = struct.pack("=IIIIQQ", size, found[2], index, 0, found[0], found[1])
             return 0
         if request == calls.DEVICE_GET_IRQ_INFO:
             size, flags, index, _ = struct.unpack("=IIII", argument)
@@ -152,10 +152,10 @@ class FakeKernel(System):
         self.huge_pages -= 1
         memory = self.memory(size)
         with self.path("/proc/self/pagemap").open("ab") as file:
-            place = memory_address(memory) // mmap.PAGESIZE * 8
-            file.truncate(place + 8)
+            offset = memory_address(memory) // mmap.PAGESIZE * 8
+            file.truncate(offset + 8)
         entry = 0 if self.hidden else 1 << 63 | 1 << 61 | 0x1234 + self.huge_pages * 512
         with self.path("/proc/self/pagemap").open("r+b") as file:
-            file.seek(place)
+            file.seek(offset)
             file.write(struct.pack("<Q", entry))
         return memory

@@ -117,7 +117,7 @@ def _libraries(files: Iterable[Path]) -> set[Path]:
 
 
 def python_files(archive: Archive) -> None:
-    """This machine's Python, at its own place, with the packages that the driver needs, and the driver."""
+    """This machine's Python, at its own path, with the packages that the driver needs, and the driver."""
     executable = Path(sys.executable).resolve()
     archive.copy(executable)
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}))

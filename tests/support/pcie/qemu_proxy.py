@@ -95,13 +95,13 @@ class ConfigurationSpace:
         """BAR0's address."""
         return int(struct.unpack_from("<I", self._bytes, 0x10)[0])
 
-    def read(self, place: int, length: int) -> int:
-        """``length`` bytes at ``place``, little endian."""
-        return int.from_bytes(self._bytes[place : place + length], "little")
+    def read(self, start: int, length: int) -> int:
+        """``length`` bytes at ``start``, little endian."""
+        return int.from_bytes(self._bytes[start : start + length], "little")
 
-    def write(self, place: int, value: int, length: int) -> None:
+    def write(self, start: int, value: int, length: int) -> None:
         """Write what can be written."""
-        for offset, byte in enumerate(value.to_bytes(8, "little")[:length], place):
+        for offset, byte in enumerate(value.to_bytes(8, "little")[:length], start):
             if 0x10 <= offset < 0x14:
                 self._bytes[offset] = byte & self._mask >> 8 * (offset - 0x10) & 0xFF
             elif offset in self._WRITABLE:
@@ -162,8 +162,8 @@ class ProxyServer:
             return
         value = 0
         if command == Command.CONFIG_READ:
-            place, _, length = _CONFIG.unpack(content)
-            value = self._space.read(place, length)
+            start, _, length = _CONFIG.unpack(content)
+            value = self._space.read(start, length)
         elif command == Command.CONFIG_WRITE:
             self._space.write(*_CONFIG.unpack(content))
         elif command in (Command.BAR_READ, Command.BAR_WRITE):

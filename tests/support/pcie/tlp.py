@@ -167,7 +167,7 @@ class Tlp:
 
 
 def dwords_of_bytes(content: bytes) -> list[int]:
-    return [int.from_bytes(content[place : place + 4], "big") for place in range(0, len(content), 4)]
+    return [int.from_bytes(content[start : start + 4], "big") for start in range(0, len(content), 4)]
 
 
 def byte_enables(address: int, length: int) -> tuple[int, int, int]:
@@ -214,10 +214,10 @@ def completion_lower_address(request: Tlp) -> int:
 def to_beats(words: Sequence[int], **flags: int) -> list[dict[str, int]]:
     """Beats of a TLP stream; ``flags`` (``error``, ``bar_hit``) are set in all of them."""
     beats = []
-    for place in range(0, len(words), 2):
-        pair = words[place : place + 2]
+    for start in range(0, len(words), 2):
+        pair = words[start : start + 2]
         word = pair[0] | (pair[1] << 32 if len(pair) == 2 else 0)
-        marks = {"keep": 3 if len(pair) == 2 else 1, "first": int(place == 0), "last": int(place + 2 >= len(words))}
+        marks = {"keep": 3 if len(pair) == 2 else 1, "first": int(start == 0), "last": int(start + 2 >= len(words))}
         beats.append({"data": word, "error": 0, "bar_hit": 0} | marks | flags)
     return beats
 

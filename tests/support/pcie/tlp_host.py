@@ -48,12 +48,12 @@ class TlpHost:
 
     def read(self, address: int, length: int) -> bytes:
         """Bytes of the host's memory."""
-        return bytes(self._page(place)[place % _PAGE] for place in range(address, address + length))
+        return bytes(self._page(at)[at % _PAGE] for at in range(address, address + length))
 
     def write(self, address: int, content: bytes) -> None:
         """Set bytes of the host's memory."""
-        for place, byte in enumerate(content, address):
-            self._page(place)[place % _PAGE] = byte
+        for at, byte in enumerate(content, address):
+            self._page(at)[at % _PAGE] = byte
 
     def _page(self, address: int) -> bytearray:
         return self._pages.setdefault(address // _PAGE, bytearray(_PAGE))
@@ -98,18 +98,18 @@ class TlpHost:
             refusal.byte_count, refusal.lower_address = completion_count(tlp), completion_lower_address(tlp)
             self._pending.append(deque([refusal]))
             return
-        pieces = deque(self._completions(tlp))
+        completions = deque(self._completions(tlp))
         if fault.lost:
-            self.late += pieces
+            self.late += completions
             return
         if fault.damage is not None:
-            pieces[0] = fault.damage(pieces[0])
-        self._pending.append(pieces)
+            completions[0] = fault.damage(completions[0])
+        self._pending.append(completions)
 
     def _completions(self, tlp: Tlp) -> list[Tlp]:
         """The answer, cut at multiples of the read completion boundary."""
         start, left = completion_lower_address(tlp) + (tlp.address & ~0x7F), completion_count(tlp)
-        pieces = []
+        completions = []
         while left:
             # Up to the payload's limit, from the dword on in which the first byte lies.
             most = min(left, self.monitor.max_payload - start % 4)
@@ -120,7 +120,7 @@ class TlpHost:
                 most = (self.random.choice(ends) if self.random is not None else ends[-1]) - start
             begin = start & ~3
             dwords = (start + most - begin + 3) // 4
-            pieces.append(
+            completions.append(
                 Tlp(
                     TlpType.COMPLETION_DATA,
                     length=dwords,
@@ -134,7 +134,7 @@ class TlpHost:
                 )
             )
             start, left = start + most, left - most
-        return pieces
+        return completions
 
     def step(self) -> None:
         """Once in a while: send one of the completions that are due, if any."""

@@ -64,10 +64,10 @@ def test_against_bytes(name: str) -> None:
                 host = None
                 counts["host"] += 1
             if ctx.get(dut.host.request.valid) and ctx.get(dut.host.request.ready):
-                place = slice(request["address"], request["address"] + 4)
-                host = 0 if request["write"] else int.from_bytes(memory[place], "little")
+                span = slice(request["address"], request["address"] + 4)
+                host = 0 if request["write"] else int.from_bytes(memory[span], "little")
                 if request["write"]:
-                    memory[place] = request["data"].to_bytes(4, "little")
+                    memory[span] = request["data"].to_bytes(4, "little")
                     settled = cycle + 3
                 request = None
             await ctx.tick()

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""OutputStage: results, order and places under a refusing write port, the end of the memory, sustained rate."""
+"""OutputStage: results, order and addresses when the write port stalls, the end of the memory, sustained rate."""
 
 from __future__ import annotations
 

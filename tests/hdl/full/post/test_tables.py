@@ -55,7 +55,7 @@ def test_load_and_look_up(name: str, stall: float) -> None:
             before = memories.cycle
             assert not ctx.get(loader.finished)
             await ctx.tick().until(loader.finished)
-            # A place is requested, read and queued again before the others run out of entries.
+            # An entry of the queue is requested, read and filled again before the others run out of table entries.
             if stall == 0 and loader.words * config.weight_word_bytes // 4 >= PostMemories.weight_latency + 5:
                 assert memories.cycle - before < count * TABLE_ENTRIES + 12
             await ctx.tick().repeat(tables.write_latency)

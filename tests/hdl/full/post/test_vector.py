@@ -54,7 +54,7 @@ def test_items(sources: int, combine: Combine, requantize: bool, stall: float) -
         assert not ctx.get(dut.finished)
         reserved = quiet = free = reserve = 0
         while quiet < 20:
-            if reserve or not free:  # a place is lost only to a reservation
+            if reserve or not free:  # `free` falls only after a reservation
                 free = rng.random() >= stall
             ctx.set(dut.free, free)
             _, _, reserve, finished, error = await ctx.tick().sample(dut.reserve, dut.finished, dut.error)

@@ -317,12 +317,12 @@ class Small(Faulty):
 class Foreign(Faulty):
     """Another identity, or none of the DMA engine, or nothing at all."""
 
-    def __init__(self, place: int, value: int) -> None:
+    def __init__(self, replaced: int, value: int) -> None:
         super().__init__()
-        self.place, self.value = place, value
+        self.replaced, self.value = replaced, value
 
     def _read(self, offset: int) -> int:
-        return self.value if offset == self.place or self.place < 0 else super()._read(offset)
+        return self.value if offset == self.replaced or self.replaced < 0 else super()._read(offset)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def describe(value: object) -> str:
 
 @pytest.mark.parametrize(("changes", "code"), ERRORS, ids=describe)
 def test_errors(changes: dict[str, int], code: ErrorCode) -> None:
-    """Everything before the place of the error is written, nothing after."""
+    """Every bundle before the erroneous one is written, none after."""
     bench = Bench(CONFIGS["ulx3s-85f"], seed=1, stall=0.3)
     bench.add_lstm(1, 2, 2, **(GOOD | changes))
     operation, jobs = bench.operations[0]
