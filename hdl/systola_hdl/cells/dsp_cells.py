@@ -130,7 +130,7 @@ def ice40_multiplier_pair(m: Module, a: tuple[Value, Value], b: tuple[Value, Val
         p_B_SIGNED=Const(1, 1),
         p_TOP_8x8_MULT_REG=Const(1, 1),
         p_BOT_8x8_MULT_REG=Const(1, 1),
-        p_TOPOUTPUT_SELECT=Const(2, 2),  # the registered product, past the adder
+        p_TOPOUTPUT_SELECT=Const(2, 2),  # the registered product, which bypasses the adder
         p_BOTOUTPUT_SELECT=Const(2, 2),
         i_CLK=ClockSignal(),
         i_CE=Const(1, 1),

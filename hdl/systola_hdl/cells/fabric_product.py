@@ -37,7 +37,7 @@ class _Ecp5Adders:
         total = Signal((bits + 1) // 2 * 2, name=f"sum_{self.count}")
         b, d = Value.cast(b), Value.cast(d)
         terms = list(zip(self._extended(a, len(total)), self._extended(c, len(total)), strict=True))
-        carry: Value = d if invert else Const(0, 1)  # -c is ~c + 1
+        carry: Value = d if invert else Const(0, 1)  # the 1 of -c = ~c + 1
         for index in range(0, len(total), 2):
             carry_out = Signal(name=f"carry_{self.count}_{index}")
             self.m.submodules[f"adder_{self.count}_{index}"] = Instance(

@@ -68,7 +68,7 @@ class SinglePortMemory(Component):
                 i_WREN=self.write,
                 i_ADDRESS=Cat(self.address, C(0, ceil_log2(self.largest) - len(self.address))),
                 i_DATAIN=self.write_data,
-                i_MASKWREN=Cat(self.mask[0].replicate(2), self.mask[1].replicate(2)),  # a bit a nibble
+                i_MASKWREN=Cat(self.mask[0].replicate(2), self.mask[1].replicate(2)),  # one enable bit for each four data bits
                 i_STANDBY=C(0),
                 i_SLEEP=C(0),
                 i_POWEROFF=C(1),  # active low

@@ -87,7 +87,7 @@ class AddressGenerator(Component):
         m.submodules.queue = queue = CreditQueue(self.item_layout, self._depth)
         connect(m, queue.o, flipped(self.o))
         offered, item = self.start.payload, queue.i.payload
-        taken = Signal()  # the counters begin another nest with the next cycle
+        taken = Signal()  # the counters begin the waiting nest in the next cycle
         issued, flags, origin = self._build_counters(m, queue.free, taken)
         _, tag = self._build_nest(m, offered.tag, taken, "tag")
         m.d.comb += [
@@ -139,9 +139,9 @@ class AddressGenerator(Component):
         # Without a nest, every loop is held at its last iteration; no item leaves, because `active` is low.
         active, begins, steps_now = Signal(), Signal(), Signal(levels)
         first, last, next_last = Signal(levels), Signal(levels, init=-1), Signal(levels)
-        single, double = Signal(levels), Signal(levels)  # the loop has one iteration, two
+        single, double = Signal(levels), Signal(levels)  # the loop has one iteration; it has two
         single_waiting, double_waiting = Signal(levels, init=-1), Signal(levels)
-        # An inner loop that ends makes the next one step; `ends` is the end of a nest.
+        # A loop steps when all loops inside it are at their last iteration; `ends`: the nest's last item.
         inner_last = [last[level + 1 :].all() for level in range(levels)]
         ends = last.all()
         m.d.comb += taken.eq(free & compared & ends)
@@ -161,11 +161,12 @@ class AddressGenerator(Component):
             ]
             with m.If(free & inner_last[level]):
                 m.d.sync += first[level].eq(last[level])
-                with m.If(last[level]):  # it starts over
+                with m.If(last[level]):  # the loop starts over, from the nest's count
                     m.d.sync += [
                         last[level].eq(Mux(ends, single_waiting[level], single[level])),
                         next_last[level].eq(Mux(ends, double_waiting[level], double[level])),
-                        # `running` may be a cycle late: before that, only loops of one iteration start over.
+                        # `running` may not be up to date for one cycle, in which only loops of one iteration start
+                        # over.
                         left.eq(Mux(ends, waiting[count], running[count])),
                     ]
                 with m.Else():
@@ -183,8 +184,8 @@ class AddressGenerator(Component):
             width = STEP_BITS if way < len(self.loops) else ADDRESS_BITS
             chosen |= Mux(ways[way], nest[way * STEP_BITS : way * STEP_BITS + width].as_signed(), 0)
         m.d.sync += [delta.eq(chosen), stepping.eq(ways)]
-        # Stage 3: one base a loop, the address at which its present iteration starts. The innermost is the item's
-        # address.
+        # Stage 3: for each loop a base, the address at which its present iteration starts. The innermost loop's is the
+        # item's address.
         bases = [Signal(signed(ADDRESS_BITS), name=f"base{address}_{loop}", reset_less=True) for loop in self.loops]
         origin = Value.cast(0)
         for level, base in enumerate(bases):
@@ -192,7 +193,7 @@ class AddressGenerator(Component):
         reached = Signal(signed(ADDRESS_BITS), name=f"reached{address}")
         m.d.comb += reached.eq(origin + delta)
         for level, base in enumerate(bases):
-            outer_keeps = stepping[level + 1 :].any()  # a loop further in steps: this base stays
+            outer_keeps = stepping[level + 1 :].any()  # a loop inside this one steps, so this base stays
             with m.If(valid & ~outer_keeps):
                 m.d.sync += base.eq(reached)
         return bases[-1]

@@ -92,8 +92,8 @@ class CreditQueue(Component):
         m.submodules.places = credits = Credits(self.depth)
         width = Shape.cast(self.i.payload.shape()).width
         m.submodules.queue = queue = SyncFIFO(width=width, depth=self.depth)
-        # A skid buffer: a second item waits in `spare`, so that the output's ready stops registers alone and does not
-        # reach the pointers of the memory.
+        # A skid buffer: a second item waits in `spare`, so that no path leads from `o.ready` to the pointers of the
+        # memory.
         item, spare, spared = Signal(width, reset_less=True), Signal(width, reset_less=True), Signal()
         m.d.comb += [
             credits.take.eq(self.take),

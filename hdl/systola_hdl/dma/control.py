@@ -96,7 +96,7 @@ class Control(Component):
         m = Module()
         m.submodules.pending = pending = SyncFIFO(width=2, depth=_PENDING)
         resetting, running, recording = Signal(), Signal(), Signal()
-        failed = Signal()  # an error is known
+        failed = Signal()  # an error has been recorded
         with m.If(self.reset):
             m.d.sync += resetting.eq(1)
         m.d.comb += [

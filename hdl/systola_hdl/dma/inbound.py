@@ -59,7 +59,7 @@ class Inbound(Component):
         start = self.start.payload
         region, shifted, first = Signal(32 - REGION_SHIFT), Signal(), Signal()
         address = Signal(REGION_SHIFT)  # of the next beat
-        left = Signal(LENGTH_BITS + 1)  # bytes from there on, skipped ones included
+        left = Signal(LENGTH_BITS + 1)  # bytes from that address on, those skipped in the first beat included
         half = Signal(32)  # the upper one of the beat before
         # The beat to be written next, and its address, `place`.
         valid, place, beat, mask = Signal(), Signal(REGION_SHIFT), Signal(8 * DMA_BEAT_BYTES), Signal(DMA_BEAT_BYTES)

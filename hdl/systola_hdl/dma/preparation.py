@@ -111,4 +111,4 @@ class Preparation(Component):
         return Mux(is_transfer, ~(inside & counted & flags_known), ~kind_known | (job.flags != 0) | ~record_aligned)
 
 
-assert LENGTH_BITS < REGION_SHIFT  # so that no end of a transfer wraps
+assert LENGTH_BITS < REGION_SHIFT  # so that the sum of offset and length does not wrap

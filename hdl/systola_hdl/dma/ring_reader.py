@@ -79,7 +79,7 @@ class RingReader(Component):
         ]
         with m.FSM():
             with m.State("IDLE"):
-                m.next = "LOOK"  # what depends on the last request is up to date in the next cycle
+                m.next = "LOOK"  # wait a cycle until `left` and `room` take account of the last request
             with m.State("LOOK"):
                 m.d.sync += slot.eq(fetched & mask)
                 with m.If((left != 0) & room & self.enable & ~failed):

@@ -40,7 +40,7 @@ class BusArbiter(Component):
         owner = Signal(range(self._count))
         with m.FSM():
             with m.State("CHOOSE"):
-                # The last assignment wins: of those that ask, the first behind the last owner.
+                # The last assignment wins: that of the first client behind the last owner which has a request.
                 for last in range(self._count):
                     with m.If(owner == last):
                         for distance in reversed(range(self._count)):

@@ -53,7 +53,7 @@ class BusTarget(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         request, response = self.bus.request, self.bus.response
-        left = Signal(range(self._read_latency + 1))  # cycles to the data
+        left = Signal(range(self._read_latency + 1))  # cycles until the data comes
         granted = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -70,7 +70,7 @@ class BusTarget(Component):
                 m.d.sync += [granted.eq(self.grant), left.eq(self._read_latency - 1)]
                 m.next = "CAPTURE"
             with m.State("CAPTURE"):
-                # Captured, because the memory's read port may serve somebody else before the response is taken.
+                # Captured, because the memory's read port may serve another client before the response is taken.
                 m.d.sync += [left.eq(left - 1), response.payload.data.eq(Mux(self.write, 0, self.read_data))]
                 with m.If(left == 0):
                     m.next = "RESPOND"

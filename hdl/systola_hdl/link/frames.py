@@ -91,7 +91,7 @@ class Link(Component):
         count = Signal(8, init=_COUNT_INIT)  # bytes of data, up while they are counted, down while they are transferred
         end = Signal(RESPONSE_BITS)  # address behind the response's last byte
         code_at = Signal(RESPONSE_BITS)  # address of the response's last code byte
-        distance = Signal(RESPONSE_BITS)  # from there to the byte that the reader shows
+        distance = Signal(RESPONSE_BITS)  # from `code_at` to the byte that the reader shows
         m.d.sync += distance.eq(reader.place + ~code_at)
         word, address = Signal(32), Signal(32)
         bad_code, bad_address = Signal(), Signal()
@@ -116,7 +116,7 @@ class Link(Component):
         with m.If(response.valid & outstanding):
             m.d.sync += [outstanding.eq(0), bad_address.eq(response.payload.error)]
 
-        # The address is loaded and counted a byte at a time, as the word's bytes pass.
+        # The address is loaded and incremented a byte at a time, while the bytes of a word pass.
         turn, load_address, carry, stepping = Signal(), Signal(), Signal(), Signal()
         low = Signal(9)
         m.d.comb += low.eq(address[:8] + Cat(Const(0, 2), stepping & (count[:2] == 0)) + carry)
@@ -219,7 +219,7 @@ class Link(Component):
                 with m.If(work.count[:2] == 1):
                     m.next = "REQUEST"
         with m.State("REQUEST"):
-            # The access of a written word goes on while the next word's bytes come.
+            # The access that writes a word goes on while the bytes of the next word come.
             m.d.comb += work.access.valid.eq(~work.outstanding & ~work.bad_address)
             m.d.sync += work.stepping.eq(1)
             with m.If(work.access.valid & work.access.ready):

@@ -96,7 +96,7 @@ class UartTransmitter(Component):
     def elaborate(self, _platform: object) -> Module:
         m = Module()
         timer, tick = Signal.like(self.divisor), Signal()
-        shift = Signal(10, init=1)  # bits to come, with a one above them: a lone one says that the stop bit is on the line
+        shift = Signal(10, init=1)  # bits to send, and a one above them; if only the one is left, the stop bit is on the line
         last, idle = Signal(init=1), Signal(init=1)
         m.d.comb += self.i.ready.eq(idle | (tick & last))
         m.d.sync += [timer.eq(timer - 1), tick.eq(timer == 1), last.eq(shift[1:] == 0)]

@@ -123,7 +123,8 @@ class TlpEndpoint(Component):
             for name in names:
                 if name in part.signature.members:
                     m.d.comb += getattr(part, name).eq(state[name])
-        # Whatever is on its way out when the link falls is cut off in that cycle; the transmitter follows in the next.
+        # A TLP that is being sent when the link goes down is cut off in that cycle; the transmitter drops the rest from
+        # the next cycle on.
         m.d.comb += [
             self.tx.payload.eq(transmitter.o.payload),
             self.tx.valid.eq(transmitter.o.valid & function.link_up & state["link_up"]),

@@ -58,7 +58,7 @@ class StandaloneEndpoint(Component):
         connect(m, endpoint.host, flipped(self.host))
         m.d.comb += [configuration.link_up.eq(self.link_up), self.unexpected_completions.eq(endpoint.unexpected_completions)]
 
-        # The address is in the second beat: one dword, or two.
+        # The address is in the second beat, in one dword or in two.
         beat, long, second = self.rx.payload, Signal(), Signal()
         header = Signal(FIRST_DWORD)
         m.d.comb += header.eq(beat.data[:32])

@@ -141,7 +141,7 @@ class Sequencer(Component):
         """
         happens = Signal()
         failure = Signal(data.StructLayout({"code": ERROR_CODE, "address": ADDRESS_BITS}))
-        header_at = self.error_address  # of the instruction being fetched, see _build_control
+        header_at = self.error_address  # while a program runs: of the instruction being fetched
         watchdog, moves, expired = Signal(range(self._watchdog_cycles + 1)), Signal(), Signal()
         m.d.sync += moves.eq(
             Cat(self.progress, fetcher.consume, *(Cat(slot.taken, slot.finished) for slot in slots.values())).any() | ~self.counting
@@ -193,7 +193,7 @@ class Sequencer(Component):
     ) -> None:
         header = data.View(HEADER, fetcher.word)
         collecting, missing = Signal(len(Unit)), Signal(range(max(MAX_PAYLOAD_WORDS.values()) + 1))
-        final = Signal(HEADER)  # END
+        final = Signal(HEADER)  # header of END
         fault = Signal(ERROR_CODE)  # error in the program's words, reported when all before it has completed
         resetting = Signal(range(RESET_CYCLES))
         idle = Signal()

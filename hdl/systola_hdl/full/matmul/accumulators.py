@@ -100,7 +100,7 @@ class AccumulatorBuffer(Component):
             new = Signal(signed(32), name=f"new{column}", reset_less=True)
             for index in range(self.count):
                 m.submodules[f"half{index}_column{column}"] = memory = self.halves[index][column]
-                # Cycle 1: the address, in a register of the memory's own. A full half belongs to the drain.
+                # Cycle 1: the address, in a register of each memory. A full half is addressed by the drain.
                 address = Signal(position_bits, name=f"address{index}_{column}", reset_less=True, attrs={"keep": 1})
                 m.d.sync += address.eq(Mux(drain_full[index], drain_address, entry))
                 m.d.comb += [

@@ -142,7 +142,7 @@ class Streamer(Component):
             self.wait_weights.eq(moves & ~needs_half & ~needs_step & needs_weights),
         ]
 
-        # Errors: in the order of the loop nest, so weights before activations.
+        # Errors are reported in the order of the loop nest: of a pass, its weights before its activations.
         bad_weights = offer.pass_first & no_tile & self.bad_weights & ~needs_half & ~needs_step
         bad_activation = offer.outside & ~needs_half & ~needs_step & ~needs_weights
         m.d.sync += self.error.eq(0)

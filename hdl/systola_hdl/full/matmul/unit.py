@@ -92,7 +92,7 @@ class MatmulUnit(Component):
         ]
         # A tile is reported to the streamer only when a vector that waits for it can no longer reach the array before
         # the tile's last word does.
-        told = 1 + streamer.issue_latency + streamer.latency  # from the last read accepted to that vector
+        told = 1 + streamer.issue_latency + streamer.latency  # cycles from the acceptance of a tile's last read to that vector
         late = max(loader.load_latency + 1 - told, 0)
         m.d.comb += [
             streamer.tile_loaded.eq(delayed(m, loader.tile_loaded, late, "tile_loaded", init=0)),
@@ -108,7 +108,7 @@ class MatmulUnit(Component):
         fields = Signal(layout)
         counts = Cat(below(Opcode.MATMUL, f"{loop}_count", fields[f"{loop}_count"], self.config) for loop in STREAM_LOOPS)
         product, addend, multiplier = Signal(2 * COUNT_BITS), Signal(2 * COUNT_BITS), Signal(COUNT_BITS)
-        taken = Signal(2)  # instructions taken and not done: one, and one ahead
+        taken = Signal(2)  # instructions taken and not done: at most one that runs and one ahead
         wants_loader, wants_streamer, bad_field = Signal(), Signal(), Signal()
         zero, too_many = Signal(), Signal()
         m.d.comb += [

@@ -170,7 +170,7 @@ class WeightLoader(Component):
         columns, rows = self.config.columns, self.config.weight_rows_per_cycle
         words = [self.weights.data.as_value().word_select(index, 8 * columns) for index in range(rows)]
         m.d.comb += queue.i.valid.eq(delayed(m, self.weights.data_valid, 2, "valid", init=0))
-        # Cycle 1: the row that a diagonal tile takes. Cycle 2: its bytes, or the word.
+        # Cycle 1: the row that a diagonal tile takes. Cycle 2: the bytes of its diagonal, or the whole word.
         row_bytes = delayed(m, Array(words)[came.row], 1, "row_bytes")
         for index in range(rows):
             word = delayed(m, words[index], 1, f"word{index}")

@@ -98,7 +98,7 @@ class ActivationMemory(Component):
             host_turn.eq(~post_valid & ~stream.valid),
         ]
 
-        # Cycle 0: the winner. Cycle 1: its line, the next one, the offset.
+        # Cycle 0: the client that is served. Cycle 1: line and offset of its address, and the next line.
         host_address = self._held.address[: len(stream.address)]
         if self.config.dma:
             host_address = Mux(host_read, host_address, self.dma_read.address)
@@ -106,11 +106,11 @@ class ActivationMemory(Component):
         line, following, offset = self._split(m, address, "read")
         lanes = []
         for index, lane in enumerate(self.lanes):
-            # Cycle 2: the lane's line. Cycle 4: the memory's registered output.
+            # Cycle 2: the lane's address. Cycle 4: the memory's registered output.
             lane_line = delayed(m, Mux(index < offset, following, line), 1, f"read_place{index}", keep=True)
             m.d.comb += lane.read_address.eq(lane_line)
             lanes.append(lane.read_data)
-        # Cycles 5 and 6: rotated.
+        # Cycles 5 and 6: the bytes are rotated, so that the addressed one comes first.
         vector = Signal(data.ArrayLayout(8, rows))
         early = delayed(m, offset, BlockMemory.read_latency, "read_offset")
         amounts = [delayed(m, early, 1, f"read_amount{copy}", keep=True) for copy in range(rows // 4)]
@@ -128,8 +128,8 @@ class ActivationMemory(Component):
     def _build_write(self, m: Module, host_write: Signal, host_turn: Signal) -> None:
         rows = self.config.rows
         count = max(self.config.requantize_lanes, DMA_BEAT_BYTES if self.config.dma else 4)
-        # Cycle 1: the write port in registers. Cycle 2: the winner. Cycles 3 and 4: rotated to the lanes. At the end of
-        # cycle 4 it is written.
+        # Cycle 1: the write port in registers. Cycle 2: the client that is served. Cycles 3 and 4: its bytes are
+        # rotated to their lanes. They are written at the end of cycle 4.
         valid = delayed(m, self.write.valid, 1, "write_valid", init=0)
         came_address = delayed(m, self.write.address, 1, "came_address")
         came_data = delayed(m, self.write.data.as_value(), 1, "came_data")

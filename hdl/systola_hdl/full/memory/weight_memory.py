@@ -79,7 +79,7 @@ class WeightMemory(Component):
         with m.If(request.valid & request.ready):
             m.d.sync += [held.eq(request.payload), waiting.eq(1)]
 
-        # Cycle 0: the winner. Cycle 1: its address at the banks.
+        # Cycle 0: the client that is served. Cycle 1: its address at the banks.
         read_word, write_word, written = host_word, host_word, [held.data]
         if self.config.dma:
             wants = waiting & ~held.write

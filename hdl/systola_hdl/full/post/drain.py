@@ -104,7 +104,7 @@ class Drain(Component):
                 "writes": 1,  # the count is not 0
                 "job_first": 1,
                 "job_last": 1,
-                "final": 1,  # the last item of all
+                "final": 1,  # the last item of the instruction
             }
         )
 
@@ -144,7 +144,7 @@ class Drain(Component):
             m.d.comb += [begin.counts[loop].eq(instruction[f"{loop}_count"]), begin.steps[loop][0].eq(instruction[f"{loop}_step"])]
         m.d.comb += [begin.counts.chunk.eq(Mux(instruction.wide, 2 * chunks, chunks)), begin.steps.chunk[0].eq(lanes)]
 
-        # Bytes of each chunk of the last group that belong to channels; every other group has all.
+        # Number of bytes of each chunk that belong to channels, in the last group; in other groups it is all of them.
         counts = [Signal(range(lanes + 1), name=f"count_{chunk}") for chunk in range(2 * chunks)]
         channels = Signal(range(2 * config.columns + 1))
         m.d.sync += channels.eq(Mux(instruction.wide, instruction.last_columns << 1, instruction.last_columns))

@@ -94,14 +94,14 @@ class Requantizer(Component):
         rounding, shift = self._build_rounding(m)
         total = Signal(signed(64 - _DROPPED_BITS), reset_less=True)
         m.d.sync += total.eq(product + rounding)
-        # Shifted right, by eights and then by ones; only the low 32 bits are wanted.
+        # Right shift, first by multiples of 8, then by up to 7; only the low 32 bits of the result are kept.
         coarse = Signal(signed(32 + 7), reset_less=True)
         m.d.sync += [coarse.eq(total >> Cat(Const(0, 3), shift[3:])), self.o.eq(coarse >> delayed(m, shift[:3], 1, "fine"))]
         return m
 
     def _build_product(self, m: Module) -> Value:
         """Value times multiplier without its low bits, :attr:`_product_latency` cycles after the inputs."""
-        # Cycle 1: how far to the left. Cycle 2: shifted.
+        # Cycle 1: the left shift's amount. Cycle 2: the shifted value.
         shift = self.i_factor.shift
         left = Signal(3, reset_less=True)
         for bit in range(len(left)):
@@ -110,7 +110,8 @@ class Requantizer(Component):
         m.d.sync += a.eq(delayed(m, self.i_value, 1, "value") << left)
         q = delayed(m, self.i_factor.multiplier, 2, "multiplier")
 
-        # Halves of 16 bits and a sign, and their sums: at most 18 bits, the width of the FPGA's multipliers.
+        # Operands are halves of 16 bits, the high ones signed, and sums of both halves: at most 18 bits, the width of
+        # the FPGA's multipliers.
         products = []
         for name in ("low", "high", "every"):
             m.submodules[name] = multiplier = Product(18, 18)

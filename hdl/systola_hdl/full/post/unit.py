@@ -89,7 +89,7 @@ class PostUnit(Component):
             for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE, Opcode.LSTM)
             if self.config.lstm or opcode is not Opcode.LSTM
         }
-        # Decoded a cycle after the instruction.
+        # The opcode is decoded a cycle after the instruction was taken.
         is_opcode = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in views}
         m.d.sync += [is_one.eq(instruction.opcode == opcode) for opcode, is_one in is_opcode.items()]
         m.d.comb += [

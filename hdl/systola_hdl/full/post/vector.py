@@ -89,7 +89,7 @@ class Vector(Component):
                 "operand": 1,  # which operand, and so which table
                 "first": 1,  # first of its item
                 "last": 1,  # last of its item
-                "address": signed(ADDRESS_BITS),  # of the destination
+                "address": signed(ADDRESS_BITS),  # destination of the item
                 "count": range(config.requantize_lanes + 1),
             }
         )
@@ -98,7 +98,7 @@ class Vector(Component):
             {
                 "address": ceil_log2(config.activation_bytes),
                 "outside": 1,  # it may not be requested
-                "final": 1,  # the last one of all
+                "final": 1,  # the last read of the instruction
                 "purpose": self.purpose_layout,
             }
         )
@@ -133,7 +133,7 @@ class Vector(Component):
             ]
         m.d.comb += [begin.steps.t1[0].eq(instruction.t1_step), begin.steps.t0[0].eq(instruction.t0_step)]
 
-        # Cycle 1: which address, and the last one at which its bytes are inside. Cycle 2: compared.
+        # Cycle 1: the address, and the largest address at which all bytes lie inside the memory. Cycle 2: compared.
         item, read, checked = nest.o.payload, Signal(self.read_layout), queue.i.payload
         address, limit = Signal(signed(ADDRESS_BITS)), Signal(signed(ADDRESS_BITS))
         taken = Signal()

@@ -93,7 +93,7 @@ class UltrascaleAdapter(HardBlockAdapter):
         connect(m, completions.cc, flipped(self.pins.cc))
 
         tx = self.tx.payload
-        number = Signal(SEQUENCE_BITS, init=1)  # of the next write, never 0; what is not a write has 0
+        number = Signal(SEQUENCE_BITS, init=1)  # of the next write, never 0; requests other than writes have 0
         returned = Signal(SEQUENCE_BITS)
         last_sent = Signal(SEQUENCE_BITS)
         drained = Signal()
@@ -152,4 +152,4 @@ class UltrascaleAdapter(HardBlockAdapter):
             with m.State("sending"):
                 m.d.comb += function.msi.acknowledge.eq(pins.cfg_interrupt_msi_sent)
                 with m.If(pins.cfg_interrupt_msi_sent | pins.cfg_interrupt_msi_fail):
-                    m.next = "idle"  # after a failure, to try again
+                    m.next = "idle"  # after a failure, the request is still there and is tried again

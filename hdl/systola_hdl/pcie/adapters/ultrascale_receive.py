@@ -151,7 +151,7 @@ class CompletionReceiver(Component):
         beat = self.o.payload
         held = Signal(data.StructLayout({"data": 64, "keep": 2, "last": 1, "discontinue": 1}))
         held_valid = Signal()
-        first = Signal(init=1)  # what is held is a first beat
+        first = Signal(init=1)  # the held beat is the first of its completion
         second = Signal()
         third_dword = Signal(32)  # of the header; it goes out with the second beat
         dropping = Signal()

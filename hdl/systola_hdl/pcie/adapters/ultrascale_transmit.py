@@ -23,7 +23,7 @@ CC_USER_BITS = 33
 SEQUENCE_BITS = 6
 
 _RQ_DISCONTINUE = 11
-_RQ_SEQUENCE_LOW, _RQ_SEQUENCE_HIGH = 24, 60  # of four bits and of two
+_RQ_SEQUENCE_LOW, _RQ_SEQUENCE_HIGH = 24, 60  # lowest bits of its two fields, of four and two bits
 _CC_DISCONTINUE = 0
 
 _HELD = data.StructLayout({"data": 64, "keep": 2, "first": 1, "last": 1, "error": 1})
@@ -123,7 +123,7 @@ class RequestSender(Component):
         held = _Held(m, self.i)
         beat = held.beat
         second = Signal()
-        flush = Signal()  # the TLP's last payload dword is in `upper`, and goes alone
+        flush = Signal()  # the last payload dword of the TLP is in `upper`, and is sent in a beat of its own
         failed = Signal()
         upper = Signal(32)  # the upper half of the beat before
         payload = swap_bytes(beat.data)

@@ -46,7 +46,7 @@ class Interrupter(Component):
         waiting, allowed = Signal(), Signal()
         if not self._message:
             m.d.comb += [allowed.eq(self.msi.enable & self.link_up), self.msi.request.eq(waiting)]
-            # An event in the cycle of the acknowledgement is a message of its own.
+            # An event in the cycle of the acknowledgement makes another message.
             m.d.sync += waiting.eq(((waiting & ~self.msi.acknowledge) | self.event) & allowed)
             return m
 

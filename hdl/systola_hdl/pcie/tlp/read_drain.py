@@ -112,7 +112,7 @@ class ReadDrain(Component):
             self.read_word.eq(word),
         ]
 
-        # Stage 2: the buffer's output; stage 3: that in a register.
+        # Stage 2: the buffer's output. Stage 3: the output in a register.
         marks = {"valid": reading | fail, "error": fail, "first": first, "last": head.last & (word == final) & reading}
         # `more`: the last word has bytes left behind the shift, which make another word of the answer.
         more = Signal()

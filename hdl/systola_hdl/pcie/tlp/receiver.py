@@ -113,7 +113,7 @@ class TlpReceiver(Component):
             with m.If(self.i.valid):
                 m.d.sync += [begun.eq((begun | i.first) & ~i.last), was_first.eq(i.first), second.eq(was_first & ~i.first)]
 
-        # Cycle 2: header and first payload dword in registers of their own, payload counted.
+        # Cycle 2: the header and the first payload dword in registers of their own; payload dwords are counted.
         header, words = Signal(FIRST_DWORD), [Signal(32, name=f"header{index}") for index in (1, 2, 3)]
         first_data, count, lanes = Signal(32), Signal(12), Signal(2)
         bar_hit, bad, short, malformed, done = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -161,7 +161,7 @@ class TlpReceiver(Component):
             self.completion.malformed.eq(malformed & ~bad),
             over.eq(done & ~is_completion & ~bad),
         ]
-        hit = Signal()  # BAR0, or function 0
+        hit = Signal()  # the request is for BAR0 or, a configuration request, for function 0
         m.d.comb += hit.eq(Mux(header.type == TypeField.MEMORY, bar_hit, words[1][16:19] == 0))
         self._judge_request(m, over, hit, malformed, header)
         m.d.comb += [

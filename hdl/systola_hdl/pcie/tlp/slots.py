@@ -117,7 +117,7 @@ class ReadSlots(Component):
         begun, continued = allocated.read_port(domain="comb"), progress.read_port(domain="comb")
         advanced, ended, end = progress.write_port(), outcome.write_port(), outcome.read_port(domain="comb")
 
-        use = Signal()  # which of its two tags the tail is to use
+        use = Signal()  # which of its two tags the slot at the tail is to use
         m.d.comb += [
             use.eq(dead[0].bit_select(tail, 1)),
             self.free.eq(count != slots),
@@ -237,7 +237,7 @@ class ReadSlots(Component):
             bank = Memory(shape=32, depth=self._slots * LARGEST_SEGMENT // 8, init=[])
             m.submodules[f"bank{index}"] = bank
             write, read = bank.write_port(), bank.read_port()
-            later = place[2] != index  # the beat's second dword is this bank's
+            later = place[2] != index  # this bank takes the second dword of the beat
             m.d.comb += [
                 write.en.eq(Mux(later, lanes[1], lanes[0])),
                 write.data.eq(Mux(later, words[32:], words[:32])),

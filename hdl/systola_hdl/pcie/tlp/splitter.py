@@ -100,7 +100,7 @@ class RequestSplitter(Component):
                     segment.first.eq(first),
                     first.eq(0),
                     left.eq(left - segment.size),
-                    # The next segment begins at the next multiple of the limit.
+                    # The next segment begins at the next multiple of 128 or 256 bytes.
                     address.eq(Cat(Const(0, _OFFSET_BITS - 1), following)),
                 ]
                 m.next = "OFFER"

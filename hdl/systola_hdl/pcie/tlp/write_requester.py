@@ -85,7 +85,7 @@ class WriteRequester(Component):
         segment, at_hand, enough = splitter.o.payload, Signal(SEGMENT), Signal()
         left, held = Signal(7), Signal(32)
         code, down = Signal(DMA_ERROR), Signal()
-        shifted = Signal()  # the words' dwords are shifted by one
+        shifted = Signal()  # the payload is shifted by a dword against the words of the queue
         long = at_hand.long
         m.d.comb += [shifted.eq(long == at_hand.address[2])]
         m.d.sync += [

@@ -91,7 +91,8 @@ class LstmActivation(Component):
         scaled = Signal(signed(len(tripled) + CELL_EXPONENT_MAXIMUM - CELL_EXPONENT_MINIMUM), reset_less=True)
         m.d.sync += scaled.eq(tripled << places)
 
-        # cycle 3: rounded, and its magnitude; the half is the fraction's first bit, and -(q + r) = ~q + (1 - r)
+        # cycle 3: magnitude of the rounded argument. The fraction's first bit r rounds q up, and -(q + r) = ~q + (1 -
+        # r).
         sign = scaled[-1]
         magnitude = Signal(len(scaled) - _FRACTION_BITS, reset_less=True)
         complemented = Signal(reset_less=True)
@@ -121,9 +122,9 @@ class LstmActivation(Component):
         fraction_5 = Signal.like(fraction)
         m.d.sync += [entry.eq(read_port.data), fraction_5.eq(fraction)]
 
-        # cycles 6 to 8: the interpolation's product, and the entry with half a step of the result, 512 or 256, added or
-        # taken off. Written as sums, so that synthesis makes it of LUTs: DSP blocks are what an engine runs out of
-        # first.
+        # cycles 6 to 8: the interpolation's product, and the entry, with the half that rounds the result (512 or 256)
+        # added or subtracted. The product is written as sums, so that synthesis makes it of LUTs: DSP blocks are what
+        # an engine runs out of first.
         bits, width = len(fraction), len(entry.slope)
         terms = [Mux(fraction_5[bit], entry.slope, 0) for bit in range(bits)]
         pairs = [Signal(width + 2, name=f"pair_{pair}", reset_less=True) for pair in range(bits // 2)]

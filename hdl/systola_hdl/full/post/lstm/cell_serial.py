@@ -55,12 +55,12 @@ class SerialLstmCell(Component):
     #: Least cycles from one item to the next.
     interval = len(GATES) + 1
 
-    # Times: a value leaves its block in the cycle of that number.
+    # Times: the cycle in which a value leaves its block.
     _input, _forget, _candidate, _output = (LstmActivation.latency + gate for gate in range(len(GATES)))
     _kept = _forget + Product.latency + Requantizer.latency
     _added = _candidate + Product.latency + Requantizer.latency
     _state = _added + CellState.latency
-    _state_in = _state + (len(GATES) - _state) % interval  # the state's turn at the activation
+    _state_in = _state + (len(GATES) - _state) % interval  # when the new cell state enters the activation
     _squashed = _state_in + LstmActivation.latency
     _hidden = _squashed + Product.latency + Requantizer.latency + ZERO_POINT_LATENCY
 
@@ -119,7 +119,7 @@ class SerialLstmCell(Component):
         m.submodules.requantizer = requantizer = Requantizer()
         factor = Signal.like(requantizer.i_factor)
         m.d.comb += [requantizer.i_value.eq(product), requantizer.i_rounding.eq(Rounding.DOUBLE), requantizer.i_factor.eq(factor)]
-        # Chosen in the cycle before it is needed.
+        # The factor is chosen in the cycle before it is needed.
         with m.Switch(phase):
             with m.Case((self._forget + Product.latency - 1) % self.interval):
                 m.d.sync += [factor.multiplier.eq(_HALF), factor.shift.eq(-14)]

@@ -108,7 +108,7 @@ class LstmReads(Component):
         m = Module()
         units = bundle_units(self.config)
         columns = units * len(GATES)
-        reads = -(-2 * columns // self.config.rows)  # of preactivations
+        reads = -(-2 * columns // self.config.rows)  # number of reads of preactivations a bundle
         nest = self._build_nest(m, units, columns, reads)
         read, valid, issue = self._build_plan(m, nest, units, columns)
 
@@ -178,7 +178,7 @@ class LstmReads(Component):
         m.d.comb += [nest.o.ready.eq(plan.free), accept.eq(nest.o.valid & plan.free), plan.take.eq(accept)]
         m.d.sync += valids.eq(Cat(accept, valids))
 
-        # stage 1: the item, and how many units of its group come before and in all
+        # stage 1: the item, the units of its group in earlier bundles, and all units of the group
         item = nest.o.payload
         bundle = Signal(range(bundles))
         with m.If(accept & item.last.operand):
@@ -199,7 +199,7 @@ class LstmReads(Component):
             *(following.eq(read) for read, following in itertools.pairwise(reads)),
         ]
 
-        # stage 2: units of this bundle, none beyond those of the group
+        # stage 2: units of this bundle: those of the group that earlier bundles leave
         count = Signal(range(units + 1))
         with m.If(total >= before + units):
             m.d.comb += count.eq(units)
@@ -207,7 +207,7 @@ class LstmReads(Component):
             m.d.comb += count.eq(total - before)
         m.d.sync += reads[1].place.units.eq(count)
 
-        # stage 3: bytes that this read needs, of preactivations in the first read or in the rest
+        # stage 3: bytes that this read needs: of cell states, or of preactivations in the first read or the second
         needed = Signal(range(config.rows + 1), reset_less=True)
         sizes = (Array(min(max(8 * n - skipped, 0), config.rows) for n in range(units + 1)) for skipped in (0, config.rows))
         start, rest = (size[reads[1].place.units] for size in sizes)
