@@ -36,7 +36,7 @@ class BlockMemory(Component):
     Parameters
     ----------
     shape:
-        Of a word.
+        Shape of a word.
     depth:
         Words, at least 1.
 

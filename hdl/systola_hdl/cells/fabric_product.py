@@ -64,7 +64,7 @@ class _Ecp5Adders:
 
 
 class _PortableAdders:
-    """Adders as the synthesiser makes them."""
+    """Adders that are left to the synthesiser's inference."""
 
     @staticmethod
     def add(a: Value, b: ValueLike, c: Value, d: ValueLike, *, invert: bool = False) -> Value:

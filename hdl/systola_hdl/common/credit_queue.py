@@ -62,7 +62,7 @@ class CreditQueue(Component):
     Parameters
     ----------
     shape:
-        Of an item.
+        Shape of an item.
     depth:
         Entries of the memory, and so credits; at least 2.
 

@@ -35,5 +35,5 @@ def moved(value: Value, base: int, size: int) -> Value:
 
 
 def one_of(choices: Iterable[tuple[Value, Value | int]]) -> Value:
-    """The value whose condition is true, at most one of them; 0 if none is."""
+    """The value whose condition is true, 0 if none is; at most one condition may be true."""
     return functools.reduce(operator.or_, (Mux(condition, value, 0) for condition, value in choices))

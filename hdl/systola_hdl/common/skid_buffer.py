@@ -17,7 +17,7 @@ class SkidBuffer(Component):
     Parameters
     ----------
     shape:
-        Of the payload.
+        Shape of the payload.
 
     Members
     -------

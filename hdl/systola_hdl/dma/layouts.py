@@ -1,4 +1,4 @@
-"""Layouts of what goes between the parts of the DMA engine."""
+"""Layouts of the streams between the parts of the DMA engine."""
 
 from __future__ import annotations
 

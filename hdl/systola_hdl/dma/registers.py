@@ -20,15 +20,15 @@ class DmaRegisters(Component):
     host:
         The host's access; the address is the byte offset in the region.
     clear: In(1)
-        All that can be written becomes zero.
+        All registers that can be written become zero.
     reset: Out(1)
-        For one cycle, after the host has written the bit of CONTROL.
+        For one cycle, after the host has written RESET to CONTROL.
     doorbell, ring_size: Out(32), ring_address, record_address: Out(64)
         As written.
     completed: In(32), busy, stopped, link_up: In(1), error_code: In(8)
         State of the engine.
     status: Out(32)
-        What reading STATUS gives.
+        The value that a read of STATUS gives.
     """
 
     host: In(Bus())

@@ -29,7 +29,7 @@ class Engine(Component):
     Parameters
     ----------
     config:
-        Sizes.
+        Sizes of the engine.
     watchdog_cycles:
         Cycles without progress in any unit after which a program is stopped; shorter for tests. What counts is a
         fetched word, an instruction started or completed, a transfer between a unit and a memory, a half of the

@@ -12,7 +12,7 @@ class Bus(Signature):
     """The host's word bus; initiator is the link. ``response`` answers every request, in order.
 
     ``request.payload``: ``address`` (bytes, aligned), ``write``, ``data``. ``response.payload``: ``data`` (0 for a
-    write), ``error`` (no memory there).
+    write), ``error`` (nothing is at this address).
     """
 
     REQUEST = data.StructLayout({"address": 32, "write": 1, "data": 32})

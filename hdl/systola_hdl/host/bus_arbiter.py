@@ -18,7 +18,7 @@ class BusArbiter(Component):
     Parameters
     ----------
     clients:
-        Their number, at least 1.
+        Number of clients, at least 1.
 
     Members
     -------

@@ -30,7 +30,7 @@ class Registers(Component):
     host:
         The host's access; the address is the byte offset in the region.
     start, abort: Out(1)
-        For one cycle, after the host has written the bit of CONTROL.
+        For one cycle, after the host has written START or ABORT to CONTROL.
     start_address: Out(32)
         As written.
     busy, done, error, error_code, error_address: In
@@ -56,7 +56,7 @@ class Registers(Component):
         super().__init__()
 
     def _sources(self, scratch: Signal) -> dict[str, ValueLike]:
-        """What reading each register gives that can be read."""
+        """The value that a read gives, for each register that can be read."""
         flags = Cat(self.busy, self.done, self.error)
         return {
             **{name: Const(value, 32) for name, value in read_only_values(self._config).items()},

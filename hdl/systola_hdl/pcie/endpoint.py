@@ -54,7 +54,7 @@ class TlpEndpoint(Component):
     slots:
         Outstanding reads, 2 to 16, each of at most 256 bytes.
     timeout:
-        Cycles that an answer may take.
+        Cycles after which a read has timed out, counted from when it is the oldest outstanding one.
 
     Members
     -------

@@ -21,11 +21,11 @@ class PcieDevice(Component):
     Parameters
     ----------
     config:
-        Of the engine; with ``dma``.
+        Configuration of the engine; it must have ``dma``.
     adapter:
-        That of the hard block, which gives it credit for :attr:`TlpEndpoint.non_posted_requests`.
+        The hard block's adapter; it gives the hard block credit for :attr:`TlpEndpoint.non_posted_requests` requests.
     timeout:
-        Cycles that an answer of the host's memory may take.
+        Cycles after which a read of the host's memory has timed out.
 
     Members
     -------

@@ -25,7 +25,7 @@ class WordFetcher(Component):
     Parameters
     ----------
     config:
-        Engine.
+        Sizes of the engine.
     limit:
         Words in flight or kept by the parent, at least 1.
 

@@ -41,7 +41,7 @@ class Drain(Component):
     Parameters
     ----------
     config:
-        Engine.
+        Sizes of the engine.
     read_latency:
         Cycles from ``accumulators.address`` to ``accumulators.data``; the swap of the parameters is timed by it.
 

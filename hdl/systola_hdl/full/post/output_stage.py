@@ -72,7 +72,7 @@ class OutputStage(Component):
     Parameters
     ----------
     config:
-        Engine.
+        Sizes of the engine.
     write_latency:
         Cycles after which a read sees a write (:class:`~systola_hdl.common.memory_ports.ActivationWrite`).
 

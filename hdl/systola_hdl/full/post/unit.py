@@ -41,7 +41,7 @@ class PostUnit(Component):
     Parameters
     ----------
     config:
-        Engine.
+        Sizes of the engine.
     accumulator_read_latency:
         That of the accumulators, at least 2.
     activation_write_latency:

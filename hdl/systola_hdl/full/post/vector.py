@@ -39,7 +39,7 @@ class Vector(Component):
     Parameters
     ----------
     config:
-        Engine.
+        Sizes of the engine.
 
     Attributes
     ----------

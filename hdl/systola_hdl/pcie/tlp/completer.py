@@ -26,7 +26,7 @@ _QUEUE = 4
 
 
 def checked_window(window: int) -> int:
-    """``window``. Raises ``ValueError`` if no BAR0 has such windows."""
+    """``window``. Raises ``ValueError`` if it is not in the range that windows of BAR0 can have."""
     if not 12 <= window <= REGION_SHIFT:
         raise ValueError(f"window {window}: must be from 12 to {REGION_SHIFT}")
     return window

@@ -1,4 +1,4 @@
-"""Bits of TLP headers, as the standard's tables have them, and the sizes into which requests are cut."""
+"""Layouts of TLP headers as in the standard's tables, and the largest size of our requests."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class CompletionStatus(enum.IntEnum):
 
 
 def swap_bytes(word: Value) -> Value:
-    """Each dword's bytes in reverse: between a TLP's dwords and little-endian words."""
+    """Each dword's bytes in reverse order: converts between a TLP's dwords and little-endian words."""
     return Cat(word[low : low + 8] for dword in range(0, len(word), 32) for low in range(dword + 24, dword - 8, -8))
 
 

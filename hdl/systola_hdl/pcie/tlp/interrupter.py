@@ -23,11 +23,11 @@ class Interrupter(Component):
     event: In(1)
         For a cycle. Lost while MSI or, for our own messages, Bus Master Enable is off or the link is down.
     msi: In(MessageSignalledInterrupt())
-        The function's.
+        The function's MSI state.
     o: Out(TlpStream())
         Our messages.
     function_id, bus_master_enable, link_up: In
-        Of the function's state.
+        Parts of the function's state.
     """
 
     event: In(1)

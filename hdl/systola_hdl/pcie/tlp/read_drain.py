@@ -15,7 +15,7 @@ __all__ = ["ReadDrain", "checked_timeout"]
 
 
 def checked_timeout(timeout: int) -> int:
-    """``timeout``. Raises ``ValueError`` if it is none."""
+    """``timeout``. Raises ``ValueError`` if it is less than a cycle."""
     if timeout < 1:
         raise ValueError(f"timeout {timeout}: must be at least 1 cycle")
     return timeout

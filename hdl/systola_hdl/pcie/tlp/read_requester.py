@@ -33,7 +33,7 @@ class ReadRequester(Component):
     slots:
         2, 4, 8 or 16.
     timeout:
-        Cycles after which an answer is given up, counted from when its slot is the oldest.
+        Cycles after which a read has timed out, counted from when its slot is the oldest.
 
     Members
     -------
@@ -44,7 +44,7 @@ class ReadRequester(Component):
     completion: In(COMPLETION_BEAT)
         From the receiver.
     function_id, wide, bus_master_enable, link_up: In
-        Of the function's state; ``wide``: requests may be of 256 bytes, else of 128.
+        Parts of the function's state; ``wide``: requests may be of 256 bytes, else of 128.
     events: Out(ENDPOINT_EVENTS)
         ``unexpected``, ``malformed``, ``poisoned``, ``timeout``.
     """

@@ -66,7 +66,7 @@ COMPLETION_BEAT = data.StructLayout(
 
 
 class TlpReceiver(Component):
-    """Judge each TLP when its last beat has come, and hand it on.
+    """Decide what becomes of each TLP when its last beat has come, and pass it on.
 
     Parameters
     ----------

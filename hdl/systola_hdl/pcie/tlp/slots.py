@@ -30,7 +30,7 @@ SLOT = data.StructLayout({"place": _OFFSET_BITS, "size": _OFFSET_BITS + 1, "firs
 
 
 def checked_slots(slots: int) -> int:
-    """``slots``. Raises ``ValueError`` if there cannot be so many."""
+    """``slots``. Raises ``ValueError`` if it is not 2, 4, 8 or 16."""
     if slots not in (2, 4, 8, 16):
         raise ValueError(f"slots {slots}: must be 2, 4, 8 or 16")
     return slots

@@ -23,7 +23,7 @@ class TlpTransmitter(Component):
     Parameters
     ----------
     sources:
-        How many, at least 2.
+        Number of sources, at least 2.
 
     Members
     -------

@@ -43,7 +43,7 @@ class WriteRequester(Component):
     o: Out(TlpStream())
         Memory writes.
     function_id, wide, bus_master_enable, link_up: In
-        Of the function's state; ``wide``: a payload may have 256 bytes, else 128.
+        Parts of the function's state; ``wide``: a payload may have 256 bytes, else 128.
     """
 
     write: In(stream.Signature(HostPort.TRANSFER))

@@ -145,7 +145,8 @@ class SerialLstmCell(Component):
         return m
 
     def _kept_until(self, m: Module, phase: Signal, value: Value, name: str, *, at: int, until: int) -> Value:
-        """In cycle ``until`` of a unit, the ``value`` of its cycle ``at``: registers that step once in an interval."""
+        """The ``value`` of a unit's cycle ``at``, for use in its cycle ``until``: a delay line that advances once in an
+        interval."""
         for index in range(-((at - until) // self.interval)):
             register = Signal.like(value, name=f"{name}_{index}", reset_less=True)
             with m.If(phase == at % self.interval):

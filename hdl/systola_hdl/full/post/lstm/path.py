@@ -163,7 +163,7 @@ class LstmPath(Component):
         return gates, ready
 
     def _build_feeder(self, m: Module, operand: data.View, ready: Signal, gates: data.View, fed: Signal) -> None:
-        """Hand a bundle's units to the cell one by one, and take the credits of its writes meanwhile."""
+        """Hand a bundle's units to the cell one by one, and take the credits for its writes at the same time."""
         instruction, interval = self.instruction, self.cell.interval
         m.submodules.cell = cell = self.cell
         phase = Signal(range(self.period))
@@ -192,8 +192,8 @@ class LstmPath(Component):
                 ]
 
     def _build_writer(self, m: Module, destinations: SyncFIFO) -> None:
-        """Collect a bundle's results and write them: cell states, then hidden states. Units beyond the last write
-        nothing."""
+        """Collect a bundle's results and write them: cell states, then hidden states. Units beyond the group's last one
+        are not written."""
         lanes, units, results = self.config.requantize_lanes, self.bundle_units, self.cell.o
         destination = data.View(destination_layout(self.config), destinations.r_data)
         number = Signal(range(units))
