@@ -1,0 +1,42 @@
+"""How a bench gets its simulator: with a clock, and with the rules of streams attached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amaranth.hdl import Elaboratable, ValueLike
+from amaranth.lib.wiring import Component
+from amaranth.sim import Simulator
+
+from support.benches.stream_rules import attach
+
+__all__ = ["simulator_of"]
+
+
+def simulator_of(
+    design: Elaboratable,
+    blocks: Mapping[str, Component] | None = None,
+    *,
+    unless: ValueLike = 0,
+    exempt: Mapping[str, str] | None = None,
+) -> Simulator:
+    """A simulator of ``design`` whose domain ``sync`` has a clock.
+
+    :func:`~support.benches.stream_rules.attach` watches every stream of which a block is the source.
+
+    Parameters
+    ----------
+    blocks:
+        Components in the design, by a name for messages. None: the design, if it is a component.
+    unless, exempt:
+        As in ``attach``, for the design; only without ``blocks``.
+    """
+    simulator = Simulator(design)
+    simulator.add_clock(1e-6)
+    if blocks is None:
+        if isinstance(design, Component):
+            attach(simulator, design, unless=unless, exempt=exempt)
+    else:
+        for name, block in blocks.items():
+            attach(simulator, block, name=name)
+    return simulator
