@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_hdl.common.address_generator import AddressGenerator
 from systola_hdl.common.memory_ports import ADDRESS_BITS
@@ -95,8 +95,7 @@ def run(
             assert not ctx.get(dut.o.valid)
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(feed)
     simulator.add_testbench(collect)
     simulator.run()

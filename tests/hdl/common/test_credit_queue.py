@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_hdl.common.credit_queue import CreditQueue, Credits
 
@@ -36,8 +36,7 @@ def test_places(count: int) -> None:
             assert taken <= count
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(use)
     simulator.run()
     assert most == count
@@ -78,8 +77,7 @@ def test_queue(pipeline: int, stall: float) -> None:
             cycle += 1
             assert cycle < 4000
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(produce, background=True)
     simulator.add_testbench(consume)
     simulator.run()

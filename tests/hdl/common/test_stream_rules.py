@@ -29,8 +29,6 @@ from systola_hdl.tops.pcie_simulation import PcieSimulationTop
 from systola_hdl.tops.simulation import SimulationTop
 
 CONFIG = preset("tiny-4x4")
-#: Every block, DMA and LSTM too, and small.
-SMALL = preset("tiny-8x4-dma").replace(accumulator_depth=16)
 
 
 class Register(Component):
@@ -242,12 +240,7 @@ def test_paths_inside_a_design_are_found(fault: str, found: bool) -> None:
 @pytest.mark.parametrize(
     ("make", "least"),
     [
-        (
-            lambda: PcieSimulationTop(
-                preset("tiny-8x4-dma").replace(rows=4, requantize_lanes=2, accumulator_depth=16, lstm_serial=True)
-            ),
-            100,
-        ),
+        (lambda: PcieSimulationTop(preset("tiny-8x4-dma")), 100),
         (lambda: SimulationTop(preset("icebreaker")), 20),
         (lambda: StandaloneEndpoint(20), 20),
         (UltrascaleAdapter, 3),

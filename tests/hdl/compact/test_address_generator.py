@@ -8,7 +8,7 @@ import math
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_hdl.compact.address_generator import AddressGenerator, Nest
 
@@ -91,8 +91,7 @@ def run(
                 await ctx.tick()
                 cycle += 1
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
     return taken

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from support.benches.bus_driver import BusDriver, BusError
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Unit, encode_program
@@ -36,8 +37,7 @@ def run(bench: Bench, config: Config, *, watchdog_cycles: int = 3000) -> None:
     async def testbench(ctx: SimulatorContext) -> None:
         await bench(ctx, driver)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(testbench)
     simulator.run()
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from support.benches.bus_driver import BusDriver
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation, encode_program
@@ -167,8 +168,7 @@ def test_recurrence(name: str) -> None:
             events = counters["array_busy"] + sum(value for counter, value in counters.items() if counter.startswith("wait_"))
             assert events <= counters["cycles"]
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
 
@@ -190,7 +190,6 @@ def test_a_recurrence_without_its_lstm_stops() -> None:
         assert split_status(await bus.read(ctx, register_address("status"))) == (Status.ERROR, ErrorCode.TIMEOUT)
         assert await bus.read(ctx, register_address("error_address")) == 0
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

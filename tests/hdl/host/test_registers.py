@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from amaranth.hdl import Elaboratable
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from support.benches.bus_driver import BusDriver, BusError
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Unit
@@ -38,8 +39,7 @@ Bench = Callable[[SimulatorContext], Awaitable[None]]
 
 
 def run(dut: Elaboratable, *benches: Bench) -> None:
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for bench in benches:
         simulator.add_testbench(bench)
     simulator.run()

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from cobs import cobs
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.link import MAX_WORDS, LinkOperation, LinkStatus
 from systola_hdl.link.frames import Link
@@ -120,8 +121,7 @@ class Bench:
 
     def run(self) -> list[bytes]:
         """Bodies of the responses, each with a good CRC."""
-        simulator = Simulator(self._dut)
-        simulator.add_clock(1e-6)
+        simulator = simulator_of(self._dut)
         simulator.add_testbench(self._send)
         simulator.add_testbench(self._receive)
         simulator.add_testbench(self._serve)

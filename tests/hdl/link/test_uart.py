@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import Component
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
+from support.benches.simulate import simulator_of
 
 from systola_hdl.link.uart import UartReceiver, UartTransmitter
 
 
 def run(dut: Component | Module, *benches: Callable[[SimulatorContext], Awaitable[None]]) -> None:
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for bench in benches:
         simulator.add_testbench(bench)
     simulator.run()

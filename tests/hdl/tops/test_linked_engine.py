@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from cobs import cobs
 from support.benches.bus_driver import BusDriver, BusError
+from support.benches.simulate import simulator_of
 from support.pcie.host_memory import BASE, HostLink, PlainHost
 
 from systola_firmware.spec.dma import DESCRIPTOR_BYTES, RECORD_BYTES, Descriptor, DmaError, DmaKind, StatusRecord, split_dma_status
@@ -76,8 +76,7 @@ def test_arbiter() -> None:
 
         return bench
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for number in range(count):
         simulator.add_testbench(client(number))
     simulator.add_testbench(target, background=True)
@@ -173,8 +172,7 @@ def test_both_links_at_once() -> None:
                 await ctx.tick().repeat(DIVISOR)
             received.append(byte)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for bench in (use, send, receive):
         simulator.add_testbench(bench)
     simulator.add_testbench(link.serve, background=True)

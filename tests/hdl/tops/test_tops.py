@@ -7,8 +7,9 @@ import struct
 import zlib
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from cobs import cobs
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.link import LinkOperation, LinkStatus
 from systola_firmware.spec.memory_map import IDENTITY, register_address
@@ -33,8 +34,7 @@ def answer() -> bytes:
 
 
 def run(dut: SimulationTop | Systola, *benches: object) -> None:
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for bench in benches:
         simulator.add_testbench(bench)
     simulator.run()

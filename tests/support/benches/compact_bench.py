@@ -12,6 +12,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from support.benches.post_bench import Bench
+from support.benches.simulate import simulator_of
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS
@@ -35,8 +36,7 @@ def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
     async def control(ctx: Any) -> None:
         await processes["control"](ctx)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(serve, background=True)
     simulator.add_testbench(control)
     return dut, simulator, processes

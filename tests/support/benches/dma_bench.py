@@ -8,9 +8,9 @@ from typing import Any
 
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
-from amaranth.sim import Simulator
 
 from support.benches.bus_driver import BusDriver
+from support.benches.simulate import simulator_of
 from support.pcie.host_memory import BASE, HostLink, PlainHost
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.dma import Descriptor
@@ -152,8 +152,7 @@ class DmaBench:
             await ctx.tick()
 
     def run(self, bench: Callable[[Any], Awaitable[None]]) -> None:
-        simulator = Simulator(self.dut)
-        simulator.add_clock(1e-6)
+        simulator = simulator_of(self.dut)
         simulator.add_testbench(bench)
         for process in (self.link.serve, self._pretend, *([self._disturb] if self.noise else [])):
             simulator.add_testbench(process, background=True)

@@ -11,8 +11,8 @@ import numpy as np
 from amaranth.hdl import Elaboratable, Module, Shape, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, Flow, In, Out
-from amaranth.sim import Simulator
 
+from support.benches.simulate import simulator_of
 from support.benches.stream_block import CompiledStream
 from systola_hdl.cells.families import Family
 
@@ -92,8 +92,7 @@ def _simulated(bench: _Bench, items: Sequence[int]) -> list[int]:
             found.append(ctx.get(bench.o.payload.as_value()))  # type: ignore[attr-defined]
             await ctx.tick()  # type: ignore[attr-defined]
 
-    simulator = Simulator(bench)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(bench)
     simulator.add_testbench(drive)
     simulator.run()
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 __all__ = ["run_against_list"]
 
@@ -33,7 +33,6 @@ def run_against_list(dut: Any, words: list[int], bits: int, cycles: int, rng: ra
                 words[write] = data
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

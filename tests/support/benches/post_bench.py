@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from amaranth.sim import Simulator
 
+from support.benches.simulate import simulator_of
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation, Rounding
 from systola_firmware.spec.presets import PRESETS
@@ -199,8 +199,7 @@ class Bench:
                 self.cell_busy += cell_busy
                 late = bool(step_done)
 
-        simulator = Simulator(dut)
-        simulator.add_clock(1e-8)
+        simulator = simulator_of(dut)
         simulator.add_testbench(memories.serve, background=True)
         simulator.add_testbench(watch_steps, background=True)
         simulator.add_testbench(control)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Elaboratable
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 
+from support.benches.simulate import simulator_of
 from support.pcie.tlp import from_beats, to_beats
 from support.pcie.tlp_host import TlpHost
 from support.pcie.tlp_monitor import TlpMonitor, TlpViolation
@@ -77,8 +78,7 @@ class EndpointBench:
         self._lengths: deque[int] = deque()
         self._bus: tuple[int, dict[str, int]] | None = None
         self._gate: dict[str, bool] = {}
-        self.simulator = Simulator(self.top())
-        self.simulator.add_clock(1e-6)
+        self.simulator = simulator_of(self.top())
 
     def top(self) -> Elaboratable:
         """What is simulated."""

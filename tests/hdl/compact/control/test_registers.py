@@ -10,6 +10,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module, Signal, Value
 from amaranth.sim import Simulator, SimulatorContext
 from support.benches.bus_driver import BusDriver, BusError
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.memory_map import COUNTERS, REGISTERS, Access, Control, Region, read_only_values, region_bytes
@@ -26,8 +27,7 @@ Bench = Callable[[SimulatorContext], Awaitable[None]]
 
 
 def run(dut: Elaboratable, *benches: Bench) -> None:
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     for bench in benches:
         simulator.add_testbench(bench)
     simulator.run()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
+from support.benches.simulate import simulator_of
 from support.programs.sequencer_programs import Event, check_tokens, encode, operation, random_program, starts
 
 from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
@@ -75,8 +76,7 @@ class Bench:
                 await self._host(ctx)
             self.finished = True
 
-        simulator = Simulator(self.dut)
-        simulator.add_clock(1e-6)
+        simulator = simulator_of(self.dut)
         simulator.add_testbench(host)
         simulator.add_testbench(self._units)
         simulator.run()

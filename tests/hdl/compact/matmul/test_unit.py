@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.wiring import connect
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
 from systola_firmware.spec.presets import PRESETS
@@ -171,8 +171,7 @@ def run(
             await ctx.tick()
         raise AssertionError(f"still running after {cycles} cycles")
 
-    simulator = Simulator(bench)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(bench)
     for process in (push, take, compete):
         simulator.add_testbench(process, background=True)
     simulator.add_testbench(watch)

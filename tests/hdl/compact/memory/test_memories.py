@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from amaranth.hdl import Value
-from amaranth.sim import Simulator
 from support.benches.family_bench import run_every_cycle
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.cells.families import Family
@@ -90,8 +90,7 @@ def fill(banks: list[SinglePortMemory], memory: bytearray) -> None:
 
 
 def simulate(dut: object, bench: Callable[[object], object]) -> None:
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
+from support.benches.simulate import simulator_of
 from support.programs.sequencer_programs import Event, check_tokens, encode, operation, random_program, starts
 
 from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
@@ -64,8 +65,7 @@ class Bench:
         self.starved = 0  #: cycles of wait_token
 
     def run(self) -> tuple[bool, bool, ErrorCode, int]:
-        simulator = Simulator(self.dut)
-        simulator.add_clock(1e-6)
+        simulator = simulator_of(self.dut)
         simulator.add_testbench(self._run)
         simulator.run()
         return self.outcomes[-1]
@@ -319,8 +319,7 @@ def test_token_counters() -> None:
                     model[source, target] += mask >> target & 1
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
 

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.matmul.accumulators import AccumulatorBuffer
@@ -83,8 +83,7 @@ def test_jobs(preset: str, hop: int, stalls: bool) -> None:
                 await ctx.tick()
             found.append(np.array(half))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(fill)
     simulator.add_testbench(drain)
     simulator.run()
@@ -119,7 +118,6 @@ def test_wraps_at_32_bits_and_frees_its_half() -> None:
         await ctx.tick()
         assert not ctx.get(dut.freed)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

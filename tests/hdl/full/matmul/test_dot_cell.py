@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.matmul.dot_cell import DotCell
@@ -52,8 +52,7 @@ def test_cell(preset: str, hop: int) -> None:
             sums.append(ctx.get(dut.sum_o))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
 

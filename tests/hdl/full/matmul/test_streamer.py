@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS
@@ -112,8 +112,7 @@ def test_order_and_rules(stalls: bool) -> None:
             cycle += 1
         assert told == len(issued)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(offer, background=True)
     simulator.add_testbench(bench)
     simulator.run()
@@ -200,8 +199,7 @@ def test_time_steps(seed: int) -> None:
             await ctx.tick()
         raise AssertionError("a step was lost")
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(offer, background=True)
     simulator.add_testbench(bench)
     simulator.run()
@@ -240,8 +238,7 @@ def test_errors(start: Nest, bad_weights: int, code: ErrorCode, good: int) -> No
             assert not ctx.get(dut.done)
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
     assert codes == [code]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.matmul.dot_cell import partial_sum_bits
@@ -54,8 +54,7 @@ def test_tiles_without_bubble(preset: str, hop: int) -> None:
             controls.append(ctx.get(dut.control_o.as_value()))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
     for number, (start, length) in enumerate(zip(starts, passes, strict=True)):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
@@ -141,8 +141,7 @@ def run(
             await ctx.tick()
         raise AssertionError(f"still running after {cycles} cycles")
 
-    simulator = Simulator(bench)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(bench)
     simulator.add_testbench(offer, background=True)
     simulator.add_testbench(drain, background=True)
     simulator.add_testbench(compete, background=True)

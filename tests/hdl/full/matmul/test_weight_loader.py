@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import Opcode, Operation
 from systola_firmware.spec.presets import PRESETS
@@ -87,8 +87,7 @@ def test_tiles(preset: str, busy: float) -> None:
         assert told == len(expected)
         assert not ctx.get(dut.bad_address)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(offer, background=True)
     simulator.add_testbench(bench)
     simulator.run()
@@ -129,7 +128,6 @@ def test_bad_address(weights: int, good: int) -> None:
         assert ctx.get(dut.bad_address) == (good < 2)
         assert not ctx.get(dut.weights.valid)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

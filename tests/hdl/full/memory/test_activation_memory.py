@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.presets import PRESETS
@@ -115,8 +115,7 @@ def test_against_bytes(name: str) -> None:
                 pending.append((cycle + dut.write_latency, ctx.get(dut.write.address), data, mask))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
     assert min(counts.values()) > 15, counts
@@ -152,7 +151,6 @@ def test_priorities() -> None:
             assert ctx.get(dut.read_stream.ready) == ready
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.memory.weight_memory import WeightMemory
@@ -72,8 +72,7 @@ def test_against_bytes(name: str) -> None:
                 request = None
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()
     assert min(counts.values()) > 20, counts
@@ -106,7 +105,6 @@ def test_priorities() -> None:
         await ctx.tick()
         assert not ctx.get(dut.read_loader.ready)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
+    simulator = simulator_of(dut)
     simulator.add_testbench(bench)
     simulator.run()

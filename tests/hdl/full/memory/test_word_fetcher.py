@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.memory.word_fetcher import WordFetcher
@@ -54,8 +54,7 @@ def test_words(limit: int, stall: float) -> None:
                 assert memories.cycle - start <= count + PostMemories.weight_latency + 1 + dut.latency
             assert ctx.get(dut.outside) == (inside < count)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(memories.serve, background=True)
     simulator.add_testbench(use)
     simulator.run()

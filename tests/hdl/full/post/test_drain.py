@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import ErrorCode
 from systola_firmware.spec.presets import PRESETS
@@ -103,8 +103,7 @@ def test_items(name: str, last_columns: int, stall: float, form: str) -> None:
                 for lane in range(0 if gates else lanes):
                     assert factor >> 40 * lane & (1 << 40) - 1 == 1 << 30 | (-5 & 0xFF) << 32
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(memories.serve, background=True)
     simulator.add_testbench(watch, background=True)
     simulator.add_testbench(collect)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import Rounding
 from systola_firmware.spec.presets import PRESETS
@@ -122,8 +122,7 @@ def test_items(stall: float, zero_point: int, minimum: int, maximum: int) -> Non
                 found.append((address, mask, [data >> 8 * lane & 0xFF for lane in range(LANES) if mask >> lane & 1]))
                 cycles.append(cycle)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(produce)
     simulator.add_testbench(accept, background=True)
     simulator.add_testbench(watch_gates, background=True)
@@ -171,8 +170,7 @@ def test_outside(address: int, count: int, is_outside: bool) -> None:
         assert ctx.get(dut.outside) == is_outside
         assert ctx.get(dut.idle) == (not is_outside)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(produce)
     simulator.run()
     assert writes == [item["address"] for item in (items[:1] if is_outside else items)]
@@ -211,8 +209,7 @@ def test_direct_items() -> None:
             if valid and ready:
                 found.append((address, mask, [data >> 8 * lane & 0xFF for lane in range(LANES)]))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(produce)
     simulator.add_testbench(accept, background=True)
     simulator.run()

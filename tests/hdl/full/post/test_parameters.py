@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.presets import PRESETS
 from systola_hdl.full.memory.weight_memory import WeightMemory
@@ -25,8 +26,7 @@ def bench(dut: ParameterLoader, weights: np.ndarray, stall: float) -> tuple[Simu
     memories = Memories(
         dut.config, {"weights": dut.weights}, random.Random(1), stall=stall, activation=np.zeros(1, np.int8), weights=weights
     )
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(memories.serve, background=True)
     return simulator, memories
 

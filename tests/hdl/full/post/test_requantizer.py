@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from amaranth.hdl import Elaboratable, Module, Signal
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import Rounding
 from systola_hdl.full.post.requantizer import FACTOR, ROUNDING_BITS, Requantizer
@@ -92,8 +92,7 @@ def test_matches_model(rounding: Rounding) -> None:
                 found.append(ctx.get(dut.o).to_bytes(LANES * 4, "little"))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(stream)
     simulator.run()
 
@@ -125,8 +124,7 @@ def test_mode_changes_every_cycle() -> None:
                 found.append(ctx.get(dut.o))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(stream)
     simulator.run()
     expected = np.choose(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.presets import PRESETS
@@ -71,8 +71,7 @@ def test_load_and_look_up(name: str, stall: float) -> None:
                         expected[table, byte ^ 0x80],
                     ]
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(memories.serve, background=True)
     simulator.add_testbench(use)
     simulator.run()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from support.benches.post_bench import CONFIGS, LOOPS, POST_ERRORS, ROUNDINGS, VECTOR_ERRORS, Bench, describe
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Rounding
 from systola_hdl.full.post.drain import Drain
@@ -215,7 +215,6 @@ def test_unknown_opcode_is_an_error() -> None:
         await ctx.tick().until(dut.control.error)
         assert ctx.get(dut.control.error_code) == ErrorCode.ILLEGAL_OPCODE
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(control)
-    simulator.run_until(1e-6)
+    simulator.run_until(1e-4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.benches.simulate import simulator_of
 
 from systola_firmware.spec.isa import Combine, ErrorCode, Rounding
 from systola_firmware.spec.presets import PRESETS
@@ -76,8 +76,7 @@ def test_items(sources: int, combine: Combine, requantize: bool, stall: float) -
                 factor = [Rounding.UP, (1 << 30) + 7, -9] if requantize else [Rounding.SINGLE, 1 << 30, 1]
                 assert constants == [*factor, -4321]
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator = simulator_of(dut)
     simulator.add_testbench(memories.serve, background=True)
     simulator.add_testbench(watch, background=True)
     simulator.add_testbench(collect)
