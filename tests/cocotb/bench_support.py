@@ -72,17 +72,3 @@ class DelayLine:
     def put(self, answer: int | None) -> None:
         """The answer to this cycle's request."""
         self._line.append(answer)
-
-
-class StreamRule:
-    """Checks one output once a cycle: while it is refused, ``valid`` stays high and the payload stays the same."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._refused: tuple[int, ...] | None = None
-
-    def check(self, valid: bool, ready: bool, *payload: int) -> None:
-        if self._refused is not None:
-            assert valid, f"{self._name}: valid fell before it was accepted"
-            assert payload == self._refused, f"{self._name}: payload changed before it was accepted"
-        self._refused = payload if valid and not ready else None

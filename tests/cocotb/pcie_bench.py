@@ -14,7 +14,6 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench_support import StreamRule
 from cocotb.triggers import FallingEdge, RisingEdge, Timer
 from cocotbext.axi import AxiStreamBus
 from cocotbext.pcie.core import RootComplex
@@ -22,6 +21,7 @@ from cocotbext.pcie.core.caps import PciCapId
 from cocotbext.pcie.core.tlp import CplStatus, Tlp, TlpType
 from cocotbext.pcie.xilinx.us import UltraScalePlusPcieDevice
 from series7_model import Series7Device
+from support.benches.stream_rules import StreamRule
 from support.pcie.tlp_monitor import TlpMonitor, TlpViolation
 
 CLOCK_HZ = 250e6

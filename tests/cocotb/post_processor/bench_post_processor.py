@@ -8,8 +8,9 @@ from typing import Any
 import cocotb
 import numpy as np
 import numpy.typing as npt
-from bench_support import DelayLine, StreamRule, bench_config, bits_of, int8_values, pack, start
+from bench_support import DelayLine, bench_config, bits_of, int8_values, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
+from support.benches.stream_rules import StreamRule
 
 from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Rounding, Unit
 from systola_hdl.common.layouts import instruction_payload

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import cocotb
-from bench_support import DelayLine, StreamRule, bench_config, pack, start
+from bench_support import DelayLine, bench_config, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
+from support.benches.stream_rules import StreamRule
 
 from systola_firmware.spec.isa import ErrorCode
 from systola_hdl.common.layouts import STREAM_LOOPS

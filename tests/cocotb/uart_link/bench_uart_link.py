@@ -8,9 +8,10 @@ from collections import deque
 from typing import Any
 
 import cocotb
-from bench_support import CLOCK_NS, StreamRule, pack, start
+from bench_support import CLOCK_NS, pack, start
 from cocotb.queue import Queue
 from cocotb.triggers import FallingEdge, ReadOnly, Timer, with_timeout
+from support.benches.stream_rules import StreamRule
 
 from systola.transports.link import Response, decode_response, encode_request
 from systola_firmware.spec.link import MAX_WORDS, LinkOperation, LinkStatus

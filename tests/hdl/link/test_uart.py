@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 from amaranth.hdl import Module
@@ -14,8 +14,12 @@ from support.benches.simulate import simulator_of
 from systola_hdl.link.uart import UartReceiver, UartTransmitter
 
 
-def run(dut: Component | Module, *benches: Callable[[SimulatorContext], Awaitable[None]]) -> None:
-    simulator = simulator_of(dut)
+def run(
+    dut: Component | Module,
+    *benches: Callable[[SimulatorContext], Awaitable[None]],
+    blocks: Mapping[str, Component] | None = None,
+) -> None:
+    simulator = simulator_of(dut, blocks)
     for bench in benches:
         simulator.add_testbench(bench)
     simulator.run()
@@ -79,7 +83,7 @@ def test_loopback(divisor: int) -> None:
                 # Without pauses: ten bits a byte, the last up to the middle of its stop bit.
                 assert elapsed <= 8 * 10 * divisor + 4
 
-    run(m, send, collect)
+    run(m, send, collect, blocks={"receiver": receiver})
     assert received == sent
 
 

@@ -152,7 +152,9 @@ class DmaBench:
             await ctx.tick()
 
     def run(self, bench: Callable[[Any], Awaitable[None]]) -> None:
-        simulator = simulator_of(self.dut)
+        dut = self.dut
+        blocks = {"dma": dut.dma, "activation": dut.activation, "weight": dut.weight, "program": dut.program}
+        simulator = simulator_of(dut, blocks)
         simulator.add_testbench(bench)
         for process in (self.link.serve, self._pretend, *([self._disturb] if self.noise else [])):
             simulator.add_testbench(process, background=True)

@@ -28,8 +28,10 @@ def simulator_of(
     ----------
     blocks:
         Components in the design, by a name for messages. None: the design, if it is a component.
-    unless, exempt:
-        As in ``attach``, for the design; only without ``blocks``.
+    unless:
+        As in ``attach``, for all of them.
+    exempt:
+        As in ``attach``; with ``blocks``, paths begin with the block's name.
     """
     simulator = Simulator(design)
     simulator.add_clock(1e-6)
@@ -37,6 +39,11 @@ def simulator_of(
         if isinstance(design, Component):
             attach(simulator, design, unless=unless, exempt=exempt)
     else:
+        reasons = dict(exempt or {})
         for name, block in blocks.items():
-            attach(simulator, block, name=name)
+            own = {path: reasons.pop(path) for path in list(reasons) if path.startswith(f"{name}.")}
+            own = {path.removeprefix(f"{name}."): reason for path, reason in own.items()}
+            attach(simulator, block, name=name, unless=unless, exempt=own)
+        if reasons:
+            raise ValueError(f"of no block: {', '.join(reasons)}")
     return simulator

@@ -48,10 +48,10 @@ class StreamRule:
     path:
         Name of the stream, for messages.
     fields:
-        Names of the parts of the payload, for messages.
+        Names of the parts of the payload, for messages; none: they are called by their number.
     """
 
-    def __init__(self, path: str, fields: Sequence[str] = ("payload",)) -> None:
+    def __init__(self, path: str, fields: Sequence[str] = ()) -> None:
         self.path, self._fields = path, fields
         self._waiting: Sequence[int] | None = None
         self._cycle = 0
@@ -77,7 +77,8 @@ class StreamRule:
         self._cycle += 1
 
     def _text(self, payload: Sequence[int]) -> str:
-        return ", ".join(f"{name} {value:#x}" for name, value in zip(self._fields, payload, strict=True))
+        fields = self._fields or [f"part {number}" for number in range(len(payload))]
+        return ", ".join(f"{name} {value:#x}" for name, value in zip(fields, payload, strict=True))
 
 
 @dataclass(frozen=True)

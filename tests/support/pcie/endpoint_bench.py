@@ -78,7 +78,9 @@ class EndpointBench:
         self._lengths: deque[int] = deque()
         self._bus: tuple[int, dict[str, int]] | None = None
         self._gate: dict[str, bool] = {}
-        self.simulator = simulator_of(self.top())
+        # What the link was in the middle of when it fell is forgotten.
+        link_up = dut.link_up if self.standalone else dut.function.link_up
+        self.simulator = simulator_of(self.top(), {"endpoint": dut}, unless=~link_up)
 
     def top(self) -> Elaboratable:
         """What is simulated."""

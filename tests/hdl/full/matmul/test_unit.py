@@ -141,7 +141,7 @@ def run(
             await ctx.tick()
         raise AssertionError(f"still running after {cycles} cycles")
 
-    simulator = simulator_of(bench)
+    simulator = simulator_of(bench, {"unit": bench.unit})
     simulator.add_testbench(offer, background=True)
     simulator.add_testbench(drain, background=True)
     simulator.add_testbench(compete, background=True)
