@@ -113,6 +113,8 @@ def _instruction(definition: isa.Instruction) -> str:
         f"Unit {definition.unit.name}, {definition.length} word{'s' if definition.length > 1 else ''}.",
         definition.doc,
     ]
+    if definition.needs:
+        parts.append(f"An engine without `{definition.needs}` lacks it: there, the opcode is illegal.")
     if rows:
         parts.append(table(_FIELD_HEAD, rows))
     if definition.rules:

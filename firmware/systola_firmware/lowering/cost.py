@@ -22,6 +22,7 @@ two cycles.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import INSTRUCTIONS, Opcode, Operation, Unit
@@ -189,6 +190,8 @@ def predict(operations: Sequence[Operation], config: Config) -> list[int]:
                 done.append(post_free)
             case Opcode.END:
                 done.append(max(matmul_free, post_free))
+            case _:
+                assert_never(operation.opcode)
         if config.compact and operation.mark:
             done[-1] += COMPACT_MARK
         if Unit.MATMUL in operation.signal:

@@ -95,7 +95,7 @@ WATCHDOG_CYCLES = 1 << 20
 
 
 class Sizes(Protocol):
-    """The sizes of an engine on which legal ranges depend; :class:`~systola_firmware.spec.config.Config` has them."""
+    """What legal ranges and opcodes depend on of an engine; :class:`~systola_firmware.spec.config.Config` has it."""
 
     @property
     def columns(self) -> int: ...
@@ -108,6 +108,9 @@ class Sizes(Protocol):
 
     @property
     def units_per_group(self) -> int: ...
+
+    @property
+    def lstm(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,7 @@ class Instruction:
     words: tuple[tuple[Field, ...], ...]  #: payload words, after the header
     doc: str
     rules: tuple[ProductRule, ...] = ()  #: rules that concern several fields together
+    needs: str | None = None  #: name of one of :class:`Sizes`: an engine where it is False lacks the opcode
 
     @property
     def length(self) -> int:
@@ -448,6 +452,7 @@ Parameters: from word `parameters`, COLUMNS int32 multipliers, little endian, th
 word, once for all groups; then for each group COLUMNS int32 biases. The hidden state of block b is in the activation
 memory before the MATMUL begins block b + 1. In a sound program hidden states, cells and preactivations do not overlap.
 Complete when the last byte is in the activation memory.""",
+            needs="lstm",
         ),
         Instruction(
             Opcode.TABLE,
@@ -464,6 +469,16 @@ table is the value of the byte whose unsigned reading is i (so entry 0x80 belong
         ),
     )
 }
+
+
+def opcodes_of(unit: Unit, sizes: Sizes) -> tuple[Opcode, ...]:
+    """Opcodes that ``unit`` of an engine of ``sizes`` executes, in their order; others end in ILLEGAL_OPCODE."""
+    return tuple(
+        opcode
+        for opcode in Opcode
+        if (definition := INSTRUCTIONS[opcode]).unit is unit and (definition.needs is None or getattr(sizes, definition.needs))
+    )
+
 
 #: Most payload words of any instruction of a unit.
 MAX_PAYLOAD_WORDS: dict[Unit, int] = {

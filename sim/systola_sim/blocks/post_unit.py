@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -62,14 +63,19 @@ class PostUnitModel:
         """
         try:
             _require(next(violations(operation, self.config), None) is None)
-            if operation.opcode is Opcode.POST:
-                self._post(operation, jobs)
-            elif operation.opcode is Opcode.VECTOR:
-                self._vector(operation)
-            elif operation.opcode is Opcode.LSTM:
-                self._lstm(operation, jobs)
-            else:
-                self._table(operation)
+            match operation.opcode:
+                case Opcode.POST:
+                    self._post(operation, jobs)
+                case Opcode.VECTOR:
+                    self._vector(operation)
+                case Opcode.TABLE:
+                    self._table(operation)
+                case Opcode.LSTM:
+                    self._lstm(operation, jobs)
+                case Opcode.END | Opcode.MATMUL:
+                    raise ValueError(f"{operation.opcode.name} is not POST's")
+                case _:
+                    assert_never(operation.opcode)
         except _StoppedError as stopped:
             return stopped.code
         return ErrorCode.NONE

@@ -13,12 +13,13 @@ import enum
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit, decode
+from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit, decode, opcodes_of
 from systola_sim.machine.datapath import (
     Memories,
     ProgramError,
@@ -198,33 +199,39 @@ class _Machine:
 
     def _check(self, address: int, operation: Operation) -> None:
         """What a unit checks before it begins an instruction."""
-        if operation.opcode is Opcode.LSTM and not self.memories.config.lstm:
+        if operation.opcode not in opcodes_of(operation.definition.unit, self.memories.config):
             raise _Stop(ErrorCode.ILLEGAL_OPCODE, address)
         if breaks_a_rule(self.memories.config, operation):
             raise _Stop(ErrorCode.BAD_FIELD, address)
 
     def _run_job(self, operation: Operation, job: int) -> int:
         """Run a job and return how many its instruction has; 0 if this one must wait for an accumulator half."""
-        if operation.opcode is Opcode.VECTOR:
-            run_vector(self.memories, operation)
-        elif operation.opcode is Opcode.TABLE:
-            run_table(self.memories, operation)
-        elif operation.opcode is Opcode.MATMUL:
-            if self.filled - self.drained == HALVES or self._awaits_state(operation, job):
-                return 0
-            run_matmul_job(self.memories, operation, job, self.filled % HALVES)
-            self.filled += 1
-            return job_count(operation)
-        else:
-            if self.filled == self.drained:
-                return 0
-            run = run_lstm_job if operation.opcode is Opcode.LSTM else run_post_job
-            run(self.memories, operation, job, self.drained % HALVES)
-            self.drained += 1
-            if operation.opcode is Opcode.LSTM and (job + 1) % operation["group_count"] == 0:
-                self.state_written = self.drained
-            return job_count(operation)
-        return 1
+        match operation.opcode:
+            case Opcode.VECTOR:
+                run_vector(self.memories, operation)
+                return 1
+            case Opcode.TABLE:
+                run_table(self.memories, operation)
+                return 1
+            case Opcode.MATMUL:
+                if self.filled - self.drained == HALVES or self._awaits_state(operation, job):
+                    return 0
+                run_matmul_job(self.memories, operation, job, self.filled % HALVES)
+                self.filled += 1
+                return job_count(operation)
+            case Opcode.POST | Opcode.LSTM:
+                if self.filled == self.drained:
+                    return 0
+                run = run_lstm_job if operation.opcode is Opcode.LSTM else run_post_job
+                run(self.memories, operation, job, self.drained % HALVES)
+                self.drained += 1
+                if operation.opcode is Opcode.LSTM and (job + 1) % operation["group_count"] == 0:
+                    self.state_written = self.drained
+                return job_count(operation)
+            case Opcode.END:
+                raise ValueError("END is the sequencer's, not a unit's")
+            case _:
+                assert_never(operation.opcode)
 
     def _awaits_state(self, operation: Operation, job: int) -> bool:
         """Whether this MATMUL job begins a time step, and LSTM has not written the hidden state of the one before."""

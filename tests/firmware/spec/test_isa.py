@@ -20,6 +20,7 @@ from systola_firmware.spec.isa import (
     decode,
     decode_program,
     encode_program,
+    opcodes_of,
     violations,
 )
 from systola_firmware.spec.presets import preset
@@ -139,6 +140,14 @@ def test_rules_by_hand() -> None:
     vector = PLAIN[Opcode.VECTOR] | {"sources": 2, "t1_count": 2}
     assert list(violations(Operation(Opcode.VECTOR, vector), config)) == ["t0_count * t1_count = 2 is more than 1"]
     assert not list(violations(Operation(Opcode.VECTOR, vector | {"sources": 1}), config))
+
+
+def test_opcodes_of_an_engine() -> None:
+    full = preset("ulx3s-85f")
+    assert opcodes_of(Unit.POST, full) == (Opcode.POST, Opcode.VECTOR, Opcode.TABLE, Opcode.LSTM)
+    assert opcodes_of(Unit.POST, full.replace(lstm=False)) == (Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
+    assert opcodes_of(Unit.MATMUL, full) == (Opcode.MATMUL,)
+    assert opcodes_of(Unit.SEQUENCER, full) == (Opcode.END,)
 
 
 def test_every_error_has_words() -> None:

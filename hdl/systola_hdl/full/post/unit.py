@@ -9,7 +9,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from systola_firmware.spec.config import Config
-from systola_firmware.spec.isa import INSTRUCTIONS, ErrorCode, Opcode, Rounding, Unit
+from systola_firmware.spec.isa import INSTRUCTIONS, ErrorCode, Opcode, Rounding, Unit, opcodes_of
 from systola_hdl.common.field_rules import above, below, broken, outside
 from systola_hdl.common.layouts import ERROR_CODE, payload_layout
 from systola_hdl.common.memory_ports import ActivationRead, ActivationWrite, WeightRead
@@ -86,8 +86,7 @@ class PostUnit(Component):
         instruction = Signal(self.control.instruction.payload.shape())
         views = {
             opcode: data.View(payload_layout(opcode), instruction.words[: payload_layout(opcode).size])
-            for opcode in (Opcode.POST, Opcode.VECTOR, Opcode.TABLE, Opcode.LSTM)
-            if self.config.lstm or opcode is not Opcode.LSTM
+            for opcode in opcodes_of(Unit.POST, self.config)
         }
         # The opcode is decoded a cycle after the instruction was taken.
         is_opcode = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in views}

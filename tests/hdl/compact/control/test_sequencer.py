@@ -14,10 +14,11 @@ from amaranth.sim import SimulatorContext
 from support.benches.simulate import simulator_of
 from support.programs.sequencer_programs import Event, check_tokens, encode, operation, random_program, starts
 
-from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit
+from systola_firmware.spec.isa import INSTRUCTIONS, TOKEN_LIMIT, ErrorCode, Opcode, Operation, Unit, opcodes_of
 from systola_firmware.spec.memory_map import COUNTERS, MARK_WORDS, Control, Status, split_status
 from systola_firmware.spec.presets import preset
 from systola_hdl.compact.control.counters import VISIT_CYCLES
+from systola_hdl.compact.control.fetcher import POST_OPCODES
 from systola_hdl.compact.control.plane import ControlPlane
 from systola_hdl.compact.control.sequencer import EXECUTING, FLUSH_CYCLES
 from systola_hdl.compact.control.state_layout import SCAN_LENGTH, StateLayout
@@ -27,7 +28,7 @@ CONFIG = preset("icebreaker").replace(program_words=1024, trace_marks=12)
 LAYOUT = StateLayout(CONFIG)
 WATCHDOG = 300
 END = Operation(Opcode.END, {})
-OPCODES = (Opcode.MATMUL, Opcode.POST, Opcode.VECTOR, Opcode.TABLE)
+OPCODES = (Opcode.MATMUL, *POST_OPCODES)
 EVENTS = ("array_busy", "wait_weights", "wait_activations", "wait_post")
 
 
@@ -305,6 +306,10 @@ def test_a_token_is_taken_once(source: Unit) -> None:
     program = [*(operation(rng, giver, signal=(Unit.MATMUL,)) for _ in range(2)), *taker, END]
     bench = Bench(encode(program))
     assert bench.run() == (Status.ERROR, ErrorCode.TIMEOUT, starts(program)[4])
+
+
+def test_the_opcodes_are_those_of_the_instruction_set() -> None:
+    assert opcodes_of(Unit.POST, CONFIG) == POST_OPCODES
 
 
 @pytest.mark.parametrize("opcode", [0x33, Opcode.LSTM, 0x10 | 1, 0xFF])
