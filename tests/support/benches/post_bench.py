@@ -3,6 +3,7 @@ both."""
 
 from __future__ import annotations
 
+import enum
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +91,9 @@ VECTOR_ERRORS = [
 
 def describe(value: object) -> str:
     """A test's name for a row of these."""
-    return ",".join(f"{name}={number}" for name, number in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    return value.name if isinstance(value, enum.Enum) else str(value)
 
 
 @dataclass

@@ -30,10 +30,11 @@ def borders(opcode: Opcode, config: Config) -> Iterator[tuple[Changes, bool]]:
             if field.minimum <= value <= field.maximum and value <= min(bounds, default=value):
                 yield {**needed, name: value}, low <= value <= high
     for rule in INSTRUCTIONS[opcode].rules:
-        first, *others = rule.fields
         bound = rule.bound(config)
-        for value in (bound, bound + 1):
-            ones = dict.fromkeys(others, 1)
-            yield {**_condition(rule.only), **ones, first: value}, value <= bound
+        for name in rule.fields:
+            ones = dict.fromkeys(rule.fields, 1)
+            for value in (bound, bound + 1):
+                yield {**_condition(rule.only), **ones, name: value}, value <= bound
         if bound > 1:
+            first, *others = rule.fields
             yield {**_condition(rule.only), **dict.fromkeys(others, 2), first: bound // 2 + 1}, False
