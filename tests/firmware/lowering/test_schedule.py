@@ -68,6 +68,7 @@ def writes_of(operation: Operation, config: Config) -> set[int]:
         lanes, last = config.requantize_lanes, operation["last_lanes"]
         steps = {"y_count": "y_step_out", "x_count": "x_step_out"}
     else:
+        assert operation.opcode is Opcode.TABLE, f"what {operation.opcode.name} writes is not known here"
         return set()
     positions = nest(operation, "destination", steps)
     run = np.concatenate(

@@ -111,10 +111,10 @@ class PostUnit(Component):
         }
         reserves = [drain.reserve & is_opcode[Opcode.POST], vector.reserve]
         starts = {Opcode.VECTOR: vector.start, Opcode.TABLE: tables.start}
-        rules = {
+        rules = {opcode: self._broken(opcode, fields) for opcode, fields in views.items()} | {
             Opcode.POST: self._bad_post(views[Opcode.POST]),
             Opcode.VECTOR: self._bad_vector(views[Opcode.VECTOR]),
-            Opcode.TABLE: [broken(Opcode.TABLE, "tables", {"tables": tables.tables}, self.config)],
+            Opcode.TABLE: self._broken(Opcode.TABLE, {"source": tables.address, "tables": tables.tables}),
         }
         if self.config.lstm:
             m.submodules.lstm_path = lstm = LstmPath(self.config)
@@ -266,17 +266,15 @@ class PostUnit(Component):
 
     def _bad_post(self, fields: data.View) -> list[Value]:
         """Rules that a POST breaks."""
-        return self._broken(
-            Opcode.POST, fields, "x_count", "y_count", "group_count", "block_count", "last_columns", "rounding", "shift"
-        )
+        return self._broken(Opcode.POST, fields, "x_count", "y_count", "group_count", "block_count")
 
     def _bad_lstm(self, fields: data.View) -> list[Value]:
         """Rules that an LSTM breaks."""
-        config = self.config
+        config, counts = self.config, ("x_count", "group_count", "block_count")
         return [
-            *(below(Opcode.LSTM, name, fields[name], config) for name in ("x_count", "group_count", "block_count")),
+            *(below(Opcode.LSTM, name, fields[name], config) for name in counts),
             above(Opcode.LSTM, "x_count", fields.x_count, config),
-            *self._broken(Opcode.LSTM, fields, "last_units", "shift", "cell_exponent"),
+            *self._broken(Opcode.LSTM, fields, "last_units", "shift", apart=counts),
         ]
 
     def _bad_vector(self, fields: data.View) -> list[Value]:
@@ -287,13 +285,18 @@ class PostUnit(Component):
         has_taps = (fields.t0_count != 1) | (fields.t1_count != 1)
         return [
             *self._broken(
-                Opcode.VECTOR, fields, "x_count", "y_count", "group_count", "t0_count", "t1_count", "last_lanes", "sources"
+                Opcode.VECTOR,
+                fields,
+                *("x_count", "y_count", "group_count", "t0_count", "t1_count", "last_lanes"),
+                apart=("rounding", "shift"),
             ),
             (fields.sources != 1) & has_taps,
             (rounding | shift) & fields.requantize,
         ]
 
-    def _broken(self, opcode: Opcode, fields: data.View, *names: str) -> list[Value]:
-        """Whether each of the fields breaks its rule."""
-        known = {field: fields[field] for field in INSTRUCTIONS[opcode].fields}
-        return [broken(opcode, name, known, self.config) for name in names]
+    def _broken(self, opcode: Opcode, fields: data.View | dict[str, Value], *names: str, apart: Sequence[str] = ()) -> list[Value]:
+        """Whether each field breaks its rule: ``names`` first, then all others with a rule, but not those ``apart``."""
+        layout = INSTRUCTIONS[opcode].fields
+        known = {name: fields[name] for name in layout}
+        others = [name for name, field in layout.items() if field.legal is not None and name not in (*names, *apart)]
+        return [broken(opcode, name, known, self.config) for name in (*names, *others)]

@@ -13,6 +13,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.wiring import connect
 from support.benches.simulate import simulator_of
+from support.programs.field_borders import borders
 
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
 from systola_firmware.spec.presets import PRESETS
@@ -328,7 +329,7 @@ GOOD = matmul(4, 2, x=(3, 8), k0=(2, 4))
 @pytest.mark.parametrize(
     ("operation", "code", "vectors"),
     [
-        *((broken(GOOD, **{f"{loop}_count": 0}), ErrorCode.BAD_FIELD, 0) for loop in LOOPS),
+        *((broken(GOOD, **changes), ErrorCode.BAD_FIELD, 0) for changes, legal in borders(Opcode.MATMUL, CONFIG) if not legal),
         (broken(GOOD, x_count=11, y_count=3), ErrorCode.BAD_FIELD, 0),  # 33 of 32
         (broken(GOOD, x_count=33), ErrorCode.BAD_FIELD, 0),
         (broken(GOOD, x_count=64), ErrorCode.BAD_FIELD, 0),

@@ -12,6 +12,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
 from support.benches.simulate import simulator_of
+from support.programs.field_borders import borders
 
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
@@ -283,8 +284,7 @@ GOOD = matmul(4, 2, x=(3, 8), k0=(2, 4))
 @pytest.mark.parametrize(
     ("operation", "code"),
     [
-        (broken(GOOD, k1_count=0), ErrorCode.BAD_FIELD),
-        (broken(GOOD, block_count=0), ErrorCode.BAD_FIELD),
+        *((broken(GOOD, **changes), ErrorCode.BAD_FIELD) for changes, legal in borders(Opcode.MATMUL, CONFIGS["8x4"]) if not legal),
         (broken(GOOD, x_count=11, y_count=3), ErrorCode.BAD_FIELD),  # 33 of 32
         (broken(GOOD, x_count=4095, y_count=4095), ErrorCode.BAD_FIELD),
         (broken(GOOD, source=1024), ErrorCode.ACTIVATION_ADDRESS),
