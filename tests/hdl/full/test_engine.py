@@ -17,6 +17,8 @@ from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Uni
 from systola_firmware.spec.memory_map import COUNTERS, MARK_WORDS, Control, Region, Status, register_address, split_status
 from systola_firmware.spec.presets import preset
 from systola_hdl.tops.engines import engine_for
+from systola_sim.machine.interpreter import Outcome
+from systola_sim.machine.interpreter import execute as interpret
 
 #: Sizes of both engines; the programs below fit them.
 SIZES = {"activation_bytes": 1024, "weight_bytes": 1024, "program_words": 128, "trace_marks": 2}
@@ -208,6 +210,45 @@ def test_every_stop_leaves_a_working_engine(config: Config) -> None:
         await case.check(ctx, bus)
 
     run(bench, config, watchdog_cycles=400)
+
+
+#: Programs whose effect on random memories, error or end, interpreter and engines must agree about.
+AGREED: dict[str, tuple[Operation, ...]] = {
+    "two layers and a maximum": PROGRAM,
+    "look-up": (
+        Operation(Opcode.TABLE, {"tables": 1}),
+        Operation(Opcode.VECTOR, {**maximum().fields, "combine": Combine.SUM, "table": 1, "t0_count": 1}),
+        END,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AGREED)
+@ENGINES
+def test_interpreter_and_engine_agree(config: Config, name: str) -> None:
+    program, rng = AGREED[name], np.random.default_rng(6)
+    memory, weights = (rng.integers(-128, 128, size, np.int8) for size in (config.activation_bytes, config.weight_bytes))
+
+    async def bench(ctx: SimulatorContext, bus: BusDriver) -> None:
+        await bus.write_bytes(ctx, Region.ACTIVATION.base, memory.tobytes())
+        await bus.write_bytes(ctx, Region.WEIGHT.base, weights.tobytes())
+        expected = interpret(config, encode_program(program), memory, weights)
+        status, code = await execute(ctx, bus, program)
+        assert (code, await register(ctx, bus, "error_address")) == (expected.error, expected.address)
+        if expected.error is ErrorCode.NONE:
+            assert status == Status.DONE
+            assert await bus.read_bytes(ctx, Region.ACTIVATION.base, memory.size) == memory.tobytes()
+
+    run(bench, config)
+
+
+@pytest.mark.parametrize("name", STOPS)
+@ENGINES
+def test_the_interpreter_stops_as_the_engines_do(config: Config, name: str) -> None:
+    program, code, address = STOPS[name]
+    words = [word for item in program for word in ([item] if isinstance(item, int) else item.encode())]
+    memories = np.zeros(config.activation_bytes, np.int8), np.zeros(config.weight_bytes, np.int8)
+    assert interpret(config, words, *memories) == Outcome(code, address, ())
 
 
 @ENGINES
