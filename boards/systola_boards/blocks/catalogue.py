@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Module, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockSignal, Const, Module, ResetSignal, Signal, Value
 from amaranth.lib.wiring import Component, Flow, In, Out
 
 from systola_boards.blocks.compact import COMPACT
@@ -11,9 +11,9 @@ from systola_boards.blocks.factory import Factory
 from systola_boards.blocks.full import COMMON, DMA, FULL, LSTM
 from systola_boards.catalogue.boards import BOARDS
 from systola_boards.catalogue.prepared import PREPARED
+from systola_boards.fpga.clocking import ClockGenerator
 from systola_boards.fpga.devices import DEVICES, Device
 from systola_firmware.spec.config import Config
-from systola_hdl.cells.families import Family, family_of
 
 __all__ = ["Registered", "blocks_of", "device_for", "ports_of"]
 
@@ -43,8 +43,7 @@ class Registered(Component):
 
     The registers of the inputs are a chain from the pin ``i``, those of the outputs are folded into a chain to the pin
     ``o`` by exclusive or, one register later: any block fits the pins of any package, and synthesis finds nothing of it
-    unused. On iCE40 and Gowin, the reset is a register too; on ECP5 there is none, as on the boards
-    (:mod:`systola_boards.fpga.clocking`).
+    unused. The reset is a register too; on ECP5 there is none, as on the boards (:mod:`systola_boards.fpga.clocking`).
 
     Members
     -------
@@ -64,8 +63,8 @@ class Registered(Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        has_reset = family_of(platform) is not Family.ECP5
-        m.domains.sync = ClockDomain("sync", reset_less=not has_reset)
+        m.domains.sync = sync = ClockGenerator.domain(platform)
+        has_reset = sync.rst is not None
         m.d.comb += ClockSignal("sync").eq(self.clock)
         m.submodules.inner = self.inner
         inputs: list[Value] = []

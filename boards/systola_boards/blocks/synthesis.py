@@ -21,13 +21,9 @@ from systola_boards.toolchain.programs import SynthesisError, Tool, find_tool
 from systola_boards.toolchain.reports import Route
 from systola_firmware.spec import presets as configurations
 from systola_firmware.spec.config import Config
-from systola_hdl.cells.families import Family, platform_of
+from systola_hdl.cells.families import platform_of
 
 __all__ = ["BlockResult", "app", "measure"]
-
-#: nextpnr for Gowin chooses no pins. These are for the three ports of
-#: :class:`~systola_boards.blocks.catalogue.Registered`.
-_PINS = {Family.GOWIN: 'IO_LOC "clock" 4;\nIO_LOC "i" 15;\nIO_LOC "o" 16;\n'}
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
         if not device.excess(cells):
             registered = netlist_of(Registered(blocks[block](config)), folder / "registered")
             routed = place_and_route(
-                device, registered, Wish(config.clock_hz / 1e6, seed, _PINS.get(device.family)), folder, nextpnr
+                device, registered, Wish(config.clock_hz / 1e6, seed, device.pinless_constraints), folder, nextpnr
             ).route
     return BlockResult(block, config, device, tuple(tools), cells, routed)
 

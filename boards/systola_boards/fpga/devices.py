@@ -85,8 +85,14 @@ class Device:
         Commands of Yosys, from the RTLIL as read to the netlist ``top.json``.
     placer, placer_options:
         nextpnr's program for it and that program's options for the part; no program if none is run here.
-    constraints:
-        The name of the file of constraints, as Amaranth's platform writes it; its extension is its kind.
+    routed_option, routed:
+        The placer's option for the file that it writes for the packer, and that file's name.
+    constraints, constraints_options:
+        The name of the file of constraints, as Amaranth's platform writes it; its extension is its kind. The placer's
+        options for that file.
+    pinless_options, pinless_constraints:
+        The placer's options for a design without constraints, and the constraints without which it places no block
+        alone (:mod:`systola_boards.blocks`), whose ports are ``clock``, ``i`` and ``o``.
     packer, packer_options:
         The program that makes the bitstream from what nextpnr writes, and its arguments; ``{routed}`` and
         ``{bitstream}`` stand for the files.
@@ -102,10 +108,15 @@ class Device:
     synthesis: tuple[str, ...]
     placer: str
     placer_options: tuple[str, ...]
+    routed_option: str
+    routed: str
     constraints: str
+    constraints_options: tuple[str, ...]
     packer: str
     packer_options: tuple[str, ...]
     bitstream: str
+    pinless_options: tuple[str, ...] = ()
+    pinless_constraints: str | None = None
     hard_blocks: tuple[HardBlocks, ...] = ()
 
     def usage(self, cells: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -153,10 +164,14 @@ def _ecp5(
         ),
         placer="nextpnr-ecp5",
         placer_options=(option, "--package", "CABGA381", "--speed", speed, *placement),
+        routed_option="--textcfg",
+        routed="top.config",
         constraints="top.lpf",
+        constraints_options=("--lpf", "top.lpf"),
         packer="ecppack",
         packer_options=("--compress", "--input", "{routed}", "--bit", "{bitstream}"),
         bitstream=".bit",
+        pinless_options=("--lpf-allow-unconstrained",),
         hard_blocks=(multipliers, blocks),
     )
 
@@ -177,7 +192,10 @@ def _artix7(name: str, *, luts: int, multipliers: int, blocks: int) -> Device:
         synthesis=("synth_xilinx -family xc7 -flatten -abc9 -noiopad -noclkbuf -top top", "write_json top.json"),
         placer="",
         placer_options=(),
+        routed_option="",
+        routed="",
         constraints="top.xdc",
+        constraints_options=(),
         packer="",
         packer_options=(),
         bitstream=".bit",
@@ -240,7 +258,10 @@ DEVICES: dict[str, Device] = {
             synthesis=("synth_ice40 -device u -spram -top top -json top.json",),
             placer="nextpnr-ice40",
             placer_options=("--up5k", "--package", "sg48"),
+            routed_option="--asc",
+            routed="top.asc",
             constraints="top.pcf",
+            constraints_options=("--pcf", "top.pcf"),
             packer="icepack",
             packer_options=("{routed}", "{bitstream}"),
             bitstream=".bin",
@@ -267,10 +288,15 @@ DEVICES: dict[str, Device] = {
             ),
             placer="nextpnr-himbaechel-gowin",
             placer_options=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
+            routed_option="--write",
+            routed="top.routed.json",
             constraints="top.cst",
+            constraints_options=("--vopt", "cst=top.cst"),
             packer="gowin_pack",
             packer_options=("-d", "GW2A-18C", "-o", "{bitstream}", "{routed}"),
             bitstream=".fs",
+            # nextpnr for Gowin chooses no pins.
+            pinless_constraints='IO_LOC "clock" 4;\nIO_LOC "i" 15;\nIO_LOC "o" 16;\n',
         ),
         _artix7("XC7A100T", luts=63_400, multipliers=240, blocks=135),
         _artix7("XC7A200T", luts=134_600, multipliers=740, blocks=365),

@@ -11,7 +11,6 @@ from systola_boards.fpga.devices import Device
 from systola_boards.fpga.floorplan import FLOORPLAN_VERSION, floorplan
 from systola_boards.toolchain.programs import LOG, SynthesisError, Tool, find_tool, make_cached, run_cached
 from systola_boards.toolchain.reports import Route, cells_of, route_of
-from systola_hdl.cells.families import Family
 
 __all__ = ["HIDE_FIELDS", "Netlist", "Routed", "Wish", "best", "pack", "place_and_route", "planned", "synthesize", "tools_for"]
 
@@ -22,13 +21,6 @@ _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 
 # A signal with the attribute `keep` is one of several registers with the same value in different parts of the chip.
 # Amaranth gives the attribute to the wire; Yosys looks for it at the cell when it merges equal ones.
 _KEPT_REGISTERS = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
-
-#: What nextpnr writes for the packer: the option, and the name of the file.
-_ROUTED = {
-    Family.ECP5: ("--textcfg", "top.config"),
-    Family.ICE40: ("--asc", "top.asc"),
-    Family.GOWIN: ("--write", "top.routed.json"),
-}
 
 
 @dataclass(frozen=True)
@@ -105,32 +97,24 @@ def place_and_route(device: Device, netlist: Netlist, wish: Wish, folder: Path, 
 
     Raises :class:`SynthesisError`. A large board takes many minutes.
     """
-    option, routed = _ROUTED[device.family]
-    arguments = ["--json", "top.json", "--report", "report.json", option, routed, *device.placer_options]
+    arguments = ["--json", "top.json", "--report", "report.json", device.routed_option, device.routed, *device.placer_options]
     arguments += ["--freq", f"{wish.clock_mhz:.6f}", "--seed", str(wish.seed), "--timing-allow-fail"]
     inputs = {"top.json": netlist.json}
     if wish.constraints is not None:
         inputs[device.constraints] = wish.constraints.encode()
-        arguments += {
-            Family.ECP5: ["--lpf", device.constraints],
-            Family.ICE40: ["--pcf", device.constraints],
-            Family.GOWIN: ["--vopt", f"cst={device.constraints}"],
-        }[device.family]
-    elif device.family is Family.ECP5:
-        arguments += ["--lpf-allow-unconstrained"]
-    made = run_cached(nextpnr, arguments, inputs, [routed, "report.json"], keep_log=folder / f"nextpnr-{wish.seed}.log")
+    arguments += device.pinless_options if wish.constraints is None else device.constraints_options
+    made = run_cached(nextpnr, arguments, inputs, [device.routed, "report.json"], keep_log=folder / f"nextpnr-{wish.seed}.log")
     try:
-        return Routed(made[routed], route_of(made["report.json"].decode(), wish.seed))
+        return Routed(made[device.routed], route_of(made["report.json"].decode(), wish.seed))
     except ValueError as error:
         raise SynthesisError(f"{error}, see {folder / f'nextpnr-{wish.seed}.log'}") from None
 
 
 def pack(device: Device, routed: Routed, folder: Path, packer: Tool) -> bytes:
     """The bitstream; log in ``folder/pack.log``. Raises :class:`SynthesisError`."""
-    _, name = _ROUTED[device.family]
     bitstream = f"bitstream{device.bitstream}"
-    arguments = [argument.format(routed=name, bitstream=bitstream) for argument in device.packer_options]
-    return run_cached(packer, arguments, {name: routed.content}, [bitstream], keep_log=folder / "pack.log")[bitstream]
+    arguments = [argument.format(routed=device.routed, bitstream=bitstream) for argument in device.packer_options]
+    return run_cached(packer, arguments, {device.routed: routed.content}, [bitstream], keep_log=folder / "pack.log")[bitstream]
 
 
 def best(results: Sequence[Routed]) -> Routed:

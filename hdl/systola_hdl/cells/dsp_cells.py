@@ -8,13 +8,17 @@ its output: right-aligned, an operand's sign bit would have to be wired to every
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value, ValueLike
 
+from systola_hdl.cells.families import Family
+
 __all__ = [
-    "ECP5_BITS",
-    "GOWIN_BITS",
+    "MULTIPLIERS",
     "REGISTERS",
-    "XILINX_BITS",
+    "MultiplierCell",
     "ecp5_multiplier",
     "gowin_multiplier",
     "ice40_multiplier_pair",
@@ -25,12 +29,12 @@ __all__ = [
 REGISTERS = 2
 
 #: Widest operand of an ECP5's multiplier.
-ECP5_BITS = 18
+_ECP5_BITS = 18
 #: Widest operand of Gowin's largest multiplier.
-GOWIN_BITS = 18
+_GOWIN_BITS = 18
 _GOWIN_NARROW_BITS = 9
 #: Widest operands of a DSP48E1's multiplier.
-XILINX_BITS = (25, 18)
+_XILINX_BITS = (25, 18)
 
 
 def _left_aligned(value: Value, bits: int) -> Value:
@@ -48,8 +52,8 @@ def ecp5_multiplier(m: Module, a: Value, b: Value, load: ValueLike = 1) -> Value
     product = Signal(len(a) + len(b))
     ports: dict[str, Value] = {}
     for name, value in (("A", a), ("B", b)):
-        ports |= {f"i_{name}{index}": bit for index, bit in enumerate(_left_aligned(value, ECP5_BITS))}
-    lowest = 2 * ECP5_BITS - len(product)
+        ports |= {f"i_{name}{index}": bit for index, bit in enumerate(_left_aligned(value, _ECP5_BITS))}
+    lowest = 2 * _ECP5_BITS - len(product)
     ports |= {f"o_P{lowest + index}": bit for index, bit in enumerate(product)}
     m.submodules.dsp = Instance(
         "MULT18X18D",
@@ -79,7 +83,7 @@ def gowin_multiplier(m: Module, a: Value, b: Value, load: ValueLike | None = Non
     Gowin UG287, "Gowin DSP User Guide". All of a cell's registers share one clock enable, so that with ``load`` the
     stationary operand is kept in registers outside.
     """
-    bits = _GOWIN_NARROW_BITS if max(len(a), len(b)) <= _GOWIN_NARROW_BITS else GOWIN_BITS
+    bits = _GOWIN_NARROW_BITS if max(len(a), len(b)) <= _GOWIN_NARROW_BITS else _GOWIN_BITS
     product = Signal(2 * bits)
     operand = b
     if load is not None:
@@ -160,7 +164,7 @@ def xilinx_multiplier(m: Module, a: Value, b: Value, load: ValueLike = 1) -> Val
     AMD UG479, "7 Series DSP48E1 Slice". With one register each, A's and B's enables are CEA2 and CEB2. The register in
     the middle of the multiplier is not used.
     """
-    a_bits, b_bits = XILINX_BITS
+    a_bits, b_bits = _XILINX_BITS
     product = Signal(48)
     low = a_bits + b_bits - len(a) - len(b)
     none = ("ADREG", "ALUMODEREG", "CARRYINREG", "CARRYINSELREG", "CREG", "DREG", "INMODEREG", "MREG", "OPMODEREG")
@@ -188,3 +192,33 @@ def xilinx_multiplier(m: Module, a: Value, b: Value, load: ValueLike = 1) -> Val
         o_P=product,
     )
     return product[low : a_bits + b_bits].as_signed()
+
+
+@dataclass(frozen=True)
+class MultiplierCell:
+    """A family's cell for one product.
+
+    Attributes
+    ----------
+    a_bits, b_bits:
+        The widest operands that it takes.
+    add:
+        Adds it to a module and returns the product of two operands: a function of this module. A third argument is the
+        stationary operand's ``load``; without it, both operands move.
+    """
+
+    a_bits: int
+    b_bits: int
+    add: Callable[..., Value]
+
+    def takes(self, a: Value, b: Value) -> bool:
+        """Whether the operands are not too wide."""
+        return len(a) <= self.a_bits and len(b) <= self.b_bits
+
+
+#: Of each family that has one; synthesis finds what it can in the others.
+MULTIPLIERS: dict[Family, MultiplierCell] = {
+    Family.ECP5: MultiplierCell(_ECP5_BITS, _ECP5_BITS, ecp5_multiplier),
+    Family.GOWIN: MultiplierCell(_GOWIN_BITS, _GOWIN_BITS, gowin_multiplier),
+    Family.XILINX: MultiplierCell(*_XILINX_BITS, xilinx_multiplier),
+}

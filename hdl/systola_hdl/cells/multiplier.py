@@ -5,17 +5,9 @@ from __future__ import annotations
 from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_hdl.cells.dsp_cells import (
-    ECP5_BITS,
-    GOWIN_BITS,
-    REGISTERS,
-    XILINX_BITS,
-    ecp5_multiplier,
-    gowin_multiplier,
-    xilinx_multiplier,
-)
+from systola_hdl.cells.dsp_cells import MULTIPLIERS, REGISTERS
 from systola_hdl.cells.fabric_product import fabric_product
-from systola_hdl.cells.families import Family, family_of
+from systola_hdl.cells.families import family_of
 
 __all__ = ["Multiplier"]
 
@@ -28,10 +20,10 @@ class Multiplier(Component):
     cycle, :attr:`latency` cycles after ``a``; ``load`` with ``b`` applies to the ``a`` of the same cycle and to all
     that follow.
 
-    Implementation: ECP5 one ``MULT18X18D`` and 7-series one ``DSP48E1``, which keep all registers inside; Gowin one
-    ``MULT9X9`` or ``MULT18X18`` and ``b_bits`` registers outside; elsewhere, and for operands that are too wide, ``a *
-    b``, left to the synthesiser's inference. On iCE40, :class:`~systola_hdl.cells.multiplier_pair.MultiplierPair` makes
-    two multipliers of one cell.
+    Implementation: the family's cell (:data:`~systola_hdl.cells.dsp_cells.MULTIPLIERS`) with all registers inside, but
+    Gowin's, which has ``b_bits`` registers outside; elsewhere, and for operands that are too wide, ``a * b``, left to
+    the synthesiser's inference. On iCE40, :class:`~systola_hdl.cells.multiplier_pair.MultiplierPair` makes two
+    multipliers of one cell.
 
     Parameters
     ----------
@@ -63,13 +55,9 @@ class Multiplier(Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         family = family_of(platform)
-        widest = max(len(self.a), len(self.b))
-        if not self._fabric and family is Family.ECP5 and widest <= ECP5_BITS:
-            m.d.comb += self.p.eq(ecp5_multiplier(m, self.a, self.b, self.load))
-        elif not self._fabric and family is Family.GOWIN and widest <= GOWIN_BITS:
-            m.d.comb += self.p.eq(gowin_multiplier(m, self.a, self.b, self.load))
-        elif not self._fabric and family is Family.XILINX and len(self.a) <= XILINX_BITS[0] and len(self.b) <= XILINX_BITS[1]:
-            m.d.comb += self.p.eq(xilinx_multiplier(m, self.a, self.b, self.load))
+        cell = None if self._fabric else MULTIPLIERS.get(family)
+        if cell is not None and cell.takes(self.a, self.b):
+            m.d.comb += self.p.eq(cell.add(m, self.a, self.b, self.load))
         else:
             moving = Signal.like(self.a, reset_less=True)
             stationary = Signal.like(self.b, reset_less=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
-from systola_hdl.cells.dsp_cells import REGISTERS, ecp5_multiplier, gowin_multiplier, xilinx_multiplier
-from systola_hdl.cells.families import Family, family_of
+from systola_hdl.cells.dsp_cells import MULTIPLIERS, REGISTERS
+from systola_hdl.cells.families import family_of
 
 __all__ = ["WIDEST", "Product"]
 
@@ -17,9 +17,9 @@ WIDEST = 18
 class Product(Component):
     """``p = a * b``, exact, two's complement, one a cycle, :attr:`latency` cycles after the operands.
 
-    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Implementation: ECP5 one
-    ``MULT18X18D``, 7-series one ``DSP48E1``, Gowin one ``MULT9X9`` or ``MULT18X18``, with all registers inside;
-    elsewhere ``a * b``, left to the synthesiser's inference.
+    Cycle 1 registers the operands, cycle 2 the product. No register has a reset. Implementation: the family's cell
+    (:data:`~systola_hdl.cells.dsp_cells.MULTIPLIERS`) with all registers inside; elsewhere ``a * b``, left to the
+    synthesiser's inference.
 
     The multiplier's own pipeline register is not used: from register to register an ECP5 of speed grade 6 needs 4 ns
     without it (Project Trellis' timing data: 3.5 ns from an input to the output register).
@@ -47,13 +47,9 @@ class Product(Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        family = family_of(platform)
-        if family is Family.ECP5:
-            m.d.comb += self.p.eq(ecp5_multiplier(m, self.a, self.b))
-        elif family is Family.GOWIN:
-            m.d.comb += self.p.eq(gowin_multiplier(m, self.a, self.b))
-        elif family is Family.XILINX:
-            m.d.comb += self.p.eq(xilinx_multiplier(m, self.a, self.b))
+        cell = MULTIPLIERS.get(family_of(platform))
+        if cell is not None and cell.takes(self.a, self.b):
+            m.d.comb += self.p.eq(cell.add(m, self.a, self.b))
         else:
             a = Signal.like(self.a, reset_less=True)
             b = Signal.like(self.b, reset_less=True)

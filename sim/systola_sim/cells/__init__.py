@@ -1,8 +1,8 @@
 """Simulation models of FPGA vendors' cells, in Verilog. Some are this package's own, after the vendors' documents, the
 others are Yosys'.
 
-This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes; the models of
-all other cells are Yosys'.
+This package models the ECP5's and Gowin's multipliers and memories, for which Yosys has only black boxes, in a folder
+for each family; the models of all other cells are Yosys'.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def _yosys_models(family: Family) -> tuple[dict[str, str], str]:
     return modules, "\n".join(macro for text in texts for macro in _MACRO.findall(text.partition("\nmodule ")[0]))
 
 
-def _own_models() -> dict[str, str]:
-    files = [entry for entry in resources.files(__name__).iterdir() if entry.name.endswith(".v")]
+def _own_models(family: Family) -> dict[str, str]:
+    """Modules by name. Families have cells of the same name, with other ports."""
+    folder = resources.files(__name__) / family.value
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".v")] if folder.is_dir() else []
     return {entry.name.removesuffix(".v"): entry.read_text() for entry in files}
 
 
@@ -88,6 +90,6 @@ def with_cell_models(design: str, family: Family) -> str:
     :class:`systola_sim.verilated.toolchain.ToolMissing` when Yosys' are needed and there is no Yosys.
     """
     models, macros = _yosys_models(family)
-    models |= _own_models()
+    models |= _own_models(family)
     waivers = [f"/* verilator lint_off {warning} */" for warning in WAIVERS]
     return "\n".join((*waivers, design, macros, *(models[name] for name in _needed(design, models)))) + "\n"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from systola_boards.blocks.catalogue import Registered, blocks_of, device_for, ports_of
 from systola_boards.blocks.synthesis import app
 from systola_firmware.spec.presets import PRESETS, preset
-from systola_hdl.cells.families import Family
+from systola_hdl.cells.families import platform_of
 
 
 def run(output: Path, *arguments: str) -> tuple[int, str, str]:
@@ -145,16 +145,10 @@ def test_devices_of_presets() -> None:
     }
 
 
-class _Target:
-    def __init__(self, family: str) -> None:
-        self.family = family
-
-
 @pytest.mark.parametrize("name", ["icebreaker", "ecp5-25f"])
 def test_every_block_can_be_wrapped(name: str) -> None:
     config = preset(name).replace(activation_bytes=1024, weight_bytes=1024, program_words=64, trace_marks=1)
-    families = {Family.ECP5: "ecp5", Family.ICE40: "iCE40", Family.GOWIN: "GW2AR-18C"}
-    target = _Target(families[device_for(name).family])
+    target = platform_of(device_for(name).family)
     for block, factory in blocks_of(config).items():
         if block not in ("board", "engine", "matmul_unit", "post_unit"):  # made of the others
             assert "module \\top" in rtlil.convert(Registered(factory(config)), name="top", platform=target, emit_src=False)
