@@ -7,11 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, Out
+from support.benches.self_reads import self_reads
 
 import systola_firmware
 import systola_hdl
 from systola_firmware.spec.presets import preset
 from systola_hdl.tops import verilog
+from systola_hdl.tops.board import Systola
+from systola_hdl.tops.pcie_simulation import PcieSimulationTop
 
 CONFIG = preset("tiny-4x4")
 
@@ -54,6 +60,34 @@ def test_simulation_top() -> None:
 def test_board_top() -> None:
     expected = {"clk": 1, "rst": 1, "rx": 1, "tx": 1, "led_busy": 1, "led_activity": 1}
     assert ports(verilog.generate(CONFIG, "board")) == expected
+
+
+class SelfReading(Component):
+    """Two of four assignments compute a bit of a structure from another."""
+
+    def __init__(self) -> None:
+        super().__init__({"o": Out(data.StructLayout({"a": 1, "b": 1, "c": 1}))})
+
+    def elaborate(self, _platform: object) -> Elaboratable:
+        m = Module()
+        a = Signal()
+        m.d.sync += a.eq(~a)
+        m.d.comb += [self.o.a.eq(a), self.o.b.eq(~self.o.a)]
+        with m.If(self.o.b):
+            m.d.comb += self.o.c.eq(a)
+        return m
+
+
+def test_self_reads_are_found() -> None:
+    found = self_reads(SelfReading())
+    assert len(found) == 2
+    assert all(found_at.startswith("o, ") and "test_verilog.py" in found_at for found_at in found)
+
+
+@pytest.mark.parametrize(("top", "name"), [(Systola, "icebreaker"), (Systola, "ulx3s-85f"), (PcieSimulationTop, "tiny-8x4-dma")])
+def test_no_signal_is_computed_from_itself(top: type[Component], name: str) -> None:
+    """What Verilator would compute otherwise than Amaranth's simulator and the FPGA."""
+    assert self_reads(top(preset(name))) == []
 
 
 def test_memory_contents_other_than_zero_stay() -> None:

@@ -1,7 +1,7 @@
 """Serves the host's requests: words of the memory map, registers of the configuration space, and a refusal for all
 else."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
@@ -85,6 +85,7 @@ class TlpCompleter(Component):
         m.d.comb += [fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy)]
         request, word, stale = Signal(RECEIVED_REQUEST), Signal(32), Signal()
         refused, with_data = Signal(), Signal()
+        tail = Signal()  # the second of a completion's two beats
         bus, configuration = self.bus, self.configuration
         written = swap_bytes(request.data)
         enables = request.request.first_be
@@ -158,14 +159,21 @@ class TlpCompleter(Component):
                 with m.Elif(self.o.ready):
                     m.next = "TAIL"
             with m.State("TAIL"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.last.eq(1)]
+                m.d.comb += [self.o.valid.eq(1), tail.eq(1)]
                 with m.If(self.o.ready):
                     m.next = "IDLE"
-        self._build_completion(m, request, word, refused, with_data)
+        beats = self._build_completion(m, request, word, refused, with_data)
+        m.d.comb += [
+            self.o.payload.last.eq(tail),
+            self.o.payload.keep.eq(Mux(tail, Cat(1, with_data), 3)),
+            self.o.payload.data.eq(Mux(tail, beats[1], beats[0])),
+        ]
         return m
 
-    def _build_completion(self, m: Module, request: Signal, word: Signal, refused: Signal, with_data: Signal) -> None:
-        """The two beats of the completion; Byte Count and Lower Address are ready a cycle after ``request``."""
+    def _build_completion(
+        self, m: Module, request: Signal, word: Signal, refused: Signal, with_data: Signal
+    ) -> tuple[Value, Value]:
+        """The data of the completion's two beats; Byte Count and Lower Address are ready a cycle after ``request``."""
         first, last = request.request.first_be, request.request.last_be
         begin, end, lower, count = Signal(2), Signal(3), Signal(2), Signal(13)
         for byte in reversed(range(4)):
@@ -194,8 +202,5 @@ class TlpCompleter(Component):
             third.requester.eq(request.request.requester),
             third.tag.eq(request.request.tag),
             third.lower_address.eq(Mux(request.memory, Cat(lower, request.address[2:7]), 0)),
-            self.o.payload.keep.eq(3),
-            self.o.payload.data.eq(Cat(header, second)),
         ]
-        with m.If(self.o.payload.last):
-            m.d.comb += [self.o.payload.keep.eq(Cat(1, with_data)), self.o.payload.data.eq(Cat(third, swap_bytes(word)))]
+        return Cat(header, second), Cat(third, swap_bytes(word))
