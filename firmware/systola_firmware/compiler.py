@@ -99,8 +99,8 @@ def _notes(graph: Graph, plan: Plan, config: Config) -> Iterator[str]:
         elif isinstance(layer, Lstm) and (steps := plan.lstms[layer.output.name].steps) < layer.steps:
             needed = layer.batch * layer.steps * input_part_row(layer, config)
             yield (
-                f"{layer.name} runs in {-(-layer.steps // steps)} pieces of at most {steps} time steps, because the input part of "
-                f"all {layer.steps} needs {needed} bytes of activation memory"
+                f"{layer.name} runs in {-(-layer.steps // steps)} intervals of at most {steps} time steps, because the input part "
+                f"of all {layer.steps} needs {needed} bytes of activation memory"
             )
     if plan.stateful and not plan.lstms:
         yield "the model has no recurrent layer, so it keeps no state"

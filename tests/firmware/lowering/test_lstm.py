@@ -210,7 +210,7 @@ def test_time_is_cut_into_the_fewest_intervals_that_fit(batch: int, time_major: 
         used = counts(program)
         assert used[Opcode.LSTM] == intervals
         (note,) = program.notes
-        assert note.startswith(f"lstm_0 runs in {intervals} pieces of at most {-(-steps // intervals)} time steps")
+        assert note.startswith(f"lstm_0 runs in {intervals} intervals of at most {-(-steps // intervals)} time steps")
         assert f"all {steps} needs {needed} bytes" in note
         check(graph, small.replace(activation_bytes=small.activation_bytes + 4 * config.rows), stateful=True, seed=interval)
     tight = config.replace(activation_bytes=rest + batch * row - config.rows)
