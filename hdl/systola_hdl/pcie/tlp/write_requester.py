@@ -1,7 +1,9 @@
 """Our writes to the host's memory."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect
 
@@ -16,6 +18,31 @@ from systola_hdl.pcie.tlp.write_aligner import WriteAligner
 __all__ = ["WriteRequester"]
 
 _QUEUE_WORDS = LARGEST_SEGMENT // 4
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """What the parts of a :class:`WriteRequester` share.
+
+    ``at_hand``: the ``SEGMENT`` that is sent or discarded; ``long``: its header has four dwords. ``begin``: the
+    splitter's segment takes its place; ``enough``: it may, as all its words are in the queue; ``refusal``: the
+    ``DMA_ERROR`` with which it is then discarded. ``words``: from the queue; ``word``: the next, as a TLP has it;
+    ``take``: it is taken in this cycle. ``left``: dwords that are left to send, or words to discard. ``code``: error of
+    the transfer so far; ``down``: the link was down during the transfer.
+    """
+
+    splitter: RequestSplitter
+    at_hand: data.View
+    long: Value
+    begin: Signal
+    enough: Signal
+    refusal: Signal
+    words: SkidBuffer
+    word: Signal
+    take: Signal
+    left: Signal
+    code: Signal
+    down: Signal
 
 
 class WriteRequester(Component):
@@ -57,6 +84,43 @@ class WriteRequester(Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
+        splitter, words, queued = self._build_queue(m)
+        word, enough, take = Signal(64), Signal(), Signal()
+        begin = Signal()
+        m.d.comb += [word.eq(swap_bytes(words.o.payload)), words.o.ready.eq(take)]
+        at_hand, left, held = Signal(SEGMENT), Signal(7), Signal(32)
+        code, down = Signal(DMA_ERROR), Signal()
+        refusal = Signal(DMA_ERROR)
+        long = at_hand.long
+        s = _Sender(splitter, at_hand, long, begin, enough, refusal, words, word, take, left, code, down)
+
+        shifted = Signal()  # the payload is shifted by a dword against the words of the queue
+        m.d.comb += [shifted.eq(long == at_hand.address[2])]
+        self._build_enough(m, s, queued)
+        with m.If(~self.link_up):
+            m.d.sync += down.eq(1)
+        header = self._build_header(m, s)
+        with m.If(take):
+            m.d.sync += held.eq(word[32:])
+        self._build_refusal(m, s)
+        sends = self._build_states(m, s, header, shifted, held)
+        # This stands behind the states because it overrides their assignments to `left`.
+        segment = splitter.o.payload
+        with m.If(begin):
+            m.d.comb += splitter.o.ready.eq(1)
+            m.d.sync += [at_hand.eq(segment), code.eq(refusal), left.eq(segment.words)]
+            with m.If(segment.first):
+                m.d.sync += down.eq(~self.link_up)
+        m.d.comb += [
+            self.o.valid.eq(sends),
+            self.write_done.payload.error_code.eq(Mux((code == DmaError.NONE) & down, DmaError.LINK_DOWN, code)),
+            self.write_done.payload.error.eq(down | (code != DmaError.NONE)),
+        ]
+        return m
+
+    def _build_queue(self, m: Module) -> tuple[RequestSplitter, SkidBuffer, Value]:
+        """Split a transfer into segments and queue its aligned bytes. Return the splitter, the words behind the queue,
+        and whether a word enters it in this cycle."""
         m.submodules.splitter = splitter = RequestSplitter()
         m.submodules.aligner = aligner = WriteAligner()
         m.submodules.queue = queue = SyncFIFOBuffered(width=64, depth=_QUEUE_WORDS)
@@ -72,78 +136,65 @@ class WriteRequester(Component):
             aligner.i.valid.eq(self.write_data.valid),
             self.write_data.ready.eq(aligner.i.ready),
         ]
-
-        # A skid buffer behind the queue. A segment may begin when all its words have been in the queue for at least two
-        # cycles.
         m.submodules.words = words = SkidBuffer(64)
         connect(m, queue.r_stream, words.i)
-        word, take = Signal(64), Signal()
+        return splitter, words, aligner.o.valid & aligner.o.ready
+
+    def _build_enough(self, m: Module, s: _Sender, queued: Value) -> None:
+        """A segment may begin when all its words have been in the queue for at least two cycles: so long does a word
+        take to the skid buffer's output. ``queued``: a word enters the queue."""
+        segment = s.splitter.o.payload
         entered, available = Signal(2), Signal(range(_QUEUE_WORDS + 4))
-        begin = Signal()
-        m.d.comb += [word.eq(swap_bytes(words.o.payload)), words.o.ready.eq(take)]
-
-        segment, at_hand, enough = splitter.o.payload, Signal(SEGMENT), Signal()
-        left, held = Signal(7), Signal(32)
-        code, down = Signal(DMA_ERROR), Signal()
-        shifted = Signal()  # the payload is shifted by a dword against the words of the queue
-        long = at_hand.long
-        m.d.comb += [shifted.eq(long == at_hand.address[2])]
         m.d.sync += [
-            entered.eq(Cat(aligner.o.valid & aligner.o.ready, entered)),
-            available.eq(available + entered[1] - Mux(begin, segment.words, 0)),  # words of no segment begun yet
-            enough.eq(splitter.o.valid & (available >= segment.words) & ~begin),
+            entered.eq(Cat(queued, entered)),
+            available.eq(available + entered[1] - Mux(s.begin, segment.words, 0)),  # words of no segment begun yet
+            s.enough.eq(s.splitter.o.valid & (available >= segment.words) & ~s.begin),
         ]
-        with m.If(~self.link_up):
-            m.d.sync += down.eq(1)
 
-        o, low, high = self.o.payload, word[:32], word[32:]
+    def _build_header(self, m: Module, s: _Sender) -> Value:
+        """The first two dwords of the header of the segment at hand."""
+        at_hand = s.at_hand
         first, second = Signal(FIRST_DWORD), Signal(REQUEST_DWORD)
         m.d.comb += [
             first.with_data.eq(1),
-            first.long.eq(long),
+            first.long.eq(s.long),
             first.type.eq(TypeField.MEMORY),
             first.length.eq(at_hand.dwords),
             second.eq(Cat(at_hand.first_be, at_hand.last_be)),
             second.requester.eq(self.function_id),
-            o.keep.eq(3),
+            self.o.payload.keep.eq(3),
         ]
-        third, fourth = Cat(Const(0, 2), at_hand.address[2:32]), at_hand.address[32:]
-        with m.If(take):
-            m.d.sync += held.eq(high)
+        return Cat(first, second)
 
-        refusal = Signal(DMA_ERROR)
-        m.d.comb += refusal.eq(Mux(segment.first, DmaError.NONE, code))
-        with m.If(~self.link_up | (down & ~segment.first)):
+    def _build_refusal(self, m: Module, s: _Sender) -> None:
+        """Why the splitter's segment cannot be sent. Once a transfer is refused, so is the rest of it."""
+        first, code, refusal = s.splitter.o.payload.first, s.code, s.refusal
+        m.d.comb += refusal.eq(Mux(first, DmaError.NONE, code))
+        with m.If(~self.link_up | (s.down & ~first)):
             m.d.comb += refusal.eq(DmaError.LINK_DOWN)
-        with m.Elif(~self.bus_master_enable & (segment.first | (code == DmaError.NONE))):
+        with m.Elif(~self.bus_master_enable & (first | (code == DmaError.NONE))):
             m.d.comb += refusal.eq(DmaError.BUS_MASTER_DISABLED)
+
+    def _build_states(self, m: Module, s: _Sender, header: Value, shifted: Signal, held: Signal) -> Value:
+        """Send or discard one segment after another, and report the end of a transfer. Return whether a TLP is sent.
+
+        ``header``: its first two dwords. ``shifted``: the payload is shifted by a dword against the words of the queue,
+        and ``held`` has the dword before ``s.word``.
+        """
+        o, at_hand, long, left, take = self.o.payload, s.at_hand, s.long, s.left, s.take
+        low, high = s.word[:32], s.word[32:]
+        third, fourth = Cat(Const(0, 2), at_hand.address[2:32]), at_hand.address[32:]
         with m.FSM() as fsm:
-
-            def follow() -> None:
-                """Begin with the next segment, if it is there."""
-                m.next = "IDLE"
-                with m.If(enough):
-                    m.d.comb += begin.eq(1)
-                    m.next = "HEADER"
-                    with m.If(refusal != DmaError.NONE):
-                        m.next = "DISCARD"
-
-            def end_segment() -> None:
-                follow()
-                with m.If(at_hand.last):
-                    m.d.comb += begin.eq(0)
-                    m.next = "DONE"
-
             with m.State("IDLE"):
-                follow()
+                self._follow(m, s)
             with m.State("DISCARD"):
-                m.d.comb += take.eq(words.o.valid)
-                with m.If(words.o.valid):
+                m.d.comb += take.eq(s.words.o.valid)
+                with m.If(s.words.o.valid):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
-                        end_segment()
+                        self._end_segment(m, s)
             with m.State("HEADER"):
-                m.d.comb += [o.first.eq(1), o.data.eq(Cat(first, second))]
+                m.d.comb += [o.first.eq(1), o.data.eq(header)]
                 with m.If(self.o.ready):
                     m.next = "ADDRESS"
                 with m.Elif(~self.link_up):  # this TLP must not be sent when the link is up again
@@ -156,10 +207,10 @@ class WriteRequester(Component):
                     m.d.sync += left.eq(at_hand.dwords - ~long)
                     m.next = "DATA"
                     with m.If(o.last):
-                        end_segment()
+                        self._end_segment(m, s)
             with m.State("DATA"):
                 m.d.comb += [
-                    o.data.eq(Mux(shifted, Cat(held, low), word)),
+                    o.data.eq(Mux(shifted, Cat(held, low), s.word)),
                     o.keep.eq(Mux(left == 1, 1, 3)),
                     o.last.eq(left <= 2),
                 ]
@@ -167,20 +218,25 @@ class WriteRequester(Component):
                     m.d.comb += take.eq(~shifted | (left != 1))
                     m.d.sync += left.eq(left - 2)
                     with m.If(o.last):
-                        end_segment()
+                        self._end_segment(m, s)
             with m.State("DONE"):
                 m.d.comb += self.write_done.valid.eq(1)
                 with m.If(self.write_done.ready):
                     m.next = "IDLE"
-        # This stands behind the states because it overrides their assignments to `left`.
-        with m.If(begin):
-            m.d.comb += splitter.o.ready.eq(1)
-            m.d.sync += [at_hand.eq(segment), code.eq(refusal), left.eq(segment.words)]
-            with m.If(segment.first):
-                m.d.sync += down.eq(~self.link_up)
-        m.d.comb += [
-            self.o.valid.eq(fsm.ongoing("HEADER") | fsm.ongoing("ADDRESS") | fsm.ongoing("DATA")),
-            self.write_done.payload.error_code.eq(Mux((code == DmaError.NONE) & down, DmaError.LINK_DOWN, code)),
-            self.write_done.payload.error.eq(down | (code != DmaError.NONE)),
-        ]
-        return m
+        return fsm.ongoing("HEADER") | fsm.ongoing("ADDRESS") | fsm.ongoing("DATA")
+
+    def _follow(self, m: Module, s: _Sender) -> None:
+        """In a state: begin with the next segment, if it is there."""
+        m.next = "IDLE"
+        with m.If(s.enough):
+            m.d.comb += s.begin.eq(1)
+            m.next = "HEADER"
+            with m.If(s.refusal != DmaError.NONE):
+                m.next = "DISCARD"
+
+    def _end_segment(self, m: Module, s: _Sender) -> None:
+        """In a state: the segment at hand ends; behind the last of a transfer, nothing begins before ``write_done``."""
+        self._follow(m, s)
+        with m.If(s.at_hand.last):
+            m.d.comb += s.begin.eq(0)
+            m.next = "DONE"
