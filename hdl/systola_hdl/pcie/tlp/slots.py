@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
+from amaranth.lib.memory import Memory, ReadPort, WritePort
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
@@ -27,6 +29,53 @@ _PROGRESS = data.StructLayout({"place": _OFFSET_BITS, "left": _OFFSET_BITS + 1})
 #: ``code`` is not NONE if the request was never sent. A slot with ``code`` NONE and ``size`` 0 is skipped: both its
 #: tags were dead. ``first`` and ``last`` slot of a transfer.
 SLOT = data.StructLayout({"place": _OFFSET_BITS, "size": _OFFSET_BITS + 1, "first": 1, "last": 1, "code": DMA_ERROR})
+
+
+@dataclass(frozen=True)
+class _Ring:
+    """State of the ring: indices of its slots, and bit vectors with a bit for each.
+
+    ``waiting``: the slot waits for a completion; ``lost``: it did when the link went down; ``touched``: it has got some
+    of its bytes; ``generation``: which of its two tags is in use; ``dead``: for each of the two, whether it is dead.
+    ``count``: how many slots are allocated; ``use``: which of its two tags the slot at the tail is to use.
+    """
+
+    waiting: Signal
+    lost: Signal
+    touched: Signal
+    generation: Signal
+    dead: list[Signal]
+    head: Signal
+    tail: Signal
+    count: Signal
+    use: Signal
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """A completion: the index of its slot, its whole tag, and how many bytes it has carried.
+
+    ``place``: offset in the slot's block of the buffer of the next dword, ``following`` of the one behind this beat;
+    ``left``: bytes that were missing before this completion; ``due``: the Lower Address it must have.
+    """
+
+    slot: Signal
+    tag: Signal
+    carried: Signal
+    place: Signal
+    following: Signal
+    left: Signal
+    due: Signal
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """In the cycle after a completion's last beat. ``alive``: its slot waits for it; ``complete``: by its own header,
+    no completion of the same request follows; ``finish``: its slot waits for nothing more."""
+
+    alive: Signal
+    complete: Signal
+    finish: Signal
 
 
 def checked_slots(slots: int) -> int:
@@ -109,6 +158,8 @@ class ReadSlots(Component):
         waiting, lost, touched, generation = (Signal(slots, name=name) for name in ("waiting", "lost", "touched", "generation"))
         dead = [Signal(slots, name=f"dead{index}") for index in range(2)]
         head, tail, count = Signal(bits), Signal(bits), Signal(range(slots + 1))
+        use = Signal()
+        ring = _Ring(waiting, lost, touched, generation, dead, head, tail, count, use)
 
         m.submodules.allocated = allocated = Memory(shape=SLOT, depth=slots, init=[])
         m.submodules.progress = progress = Memory(shape=_PROGRESS, depth=slots, init=[])
@@ -116,11 +167,21 @@ class ReadSlots(Component):
         at_head, at_tail = allocated.read_port(domain="comb"), allocated.write_port()
         begun, continued = allocated.read_port(domain="comb"), progress.read_port(domain="comb")
         advanced, ended, end = progress.write_port(), outcome.write_port(), outcome.read_port(domain="comb")
+        self._build_ends(m, ring, at_tail, at_head, end)
+        completion = self._build_lookup(m, ring, begun, continued)
+        verdict = self._build_verdict(m, ring, completion, advanced, ended)
+        self._build_dead_tags(m, ring, completion, verdict)
+        self._build_moves(m, ring)
+        return m
 
-        use = Signal()  # which of its two tags the slot at the tail is to use
+    def _build_ends(self, m: Module, ring: _Ring, at_tail: WritePort, at_head: ReadPort, end: ReadPort) -> None:
+        """Show the slots at the tail and at the head. ``at_head``: what the one at the head waits for; ``end``: its
+        outcome."""
+        waiting, dead, head, tail = ring.waiting, ring.dead, ring.head, ring.tail
+        count, use = ring.count, ring.use
         m.d.comb += [
             use.eq(dead[0].bit_select(tail, 1)),
-            self.free.eq(count != slots),
+            self.free.eq(count != self._slots),
             self.tag.eq(tail | use << TAG_BITS - 1),
             self.tag_free.eq(~use | ~dead[1].bit_select(tail, 1)),
             self.any_tag_free.eq(~(dead[0] & dead[1]).all()),
@@ -139,12 +200,16 @@ class ReadSlots(Component):
         ]
         with m.If(at_head.data.code != DmaError.NONE):
             m.d.sync += self.head_code.eq(at_head.data.code)
-        with m.Elif(lost.bit_select(head, 1)):
+        with m.Elif(ring.lost.bit_select(head, 1)):
             m.d.sync += self.head_code.eq(DmaError.LINK_DOWN)
         with m.Elif(at_head.data.size != 0):
             m.d.sync += self.head_code.eq(end.data)
         m.d.sync += count.eq(count + self.allocate - self.pop)
 
+    def _build_lookup(self, m: Module, ring: _Ring, begun: ReadPort, continued: ReadPort) -> _Completion:
+        """Look up the slot of a completion, and put its dwords into the buffer. ``begun``: what the slot waits for as
+        it was allocated, ``continued``: as an earlier completion has left it."""
+        waiting, generation, touched, bits = ring.waiting, ring.generation, ring.touched, len(ring.head)
         # Cycle 1 of a completion: its slot is looked up.
         c = self.completion
         slot, tag, living, carried = Signal(bits), Signal(8), Signal(), Signal(13)
@@ -163,9 +228,14 @@ class ReadSlots(Component):
         m.d.comb += following.eq(Cat(Const(0, 2), place[2:] + Mux(c.lanes[1], 2, 1)))
         with m.If(c.lanes[0]):
             m.d.sync += place.eq(following)
-        self._build_buffer(m, slot, place, living, head)
+        self._build_buffer(m, slot, place, living, ring.head)
+        return _Completion(slot, tag, carried, place, following, left, due)
 
-        # In the cycle after its last beat: whether it is good, and whether the slot is done.
+    def _build_verdict(self, m: Module, ring: _Ring, completion: _Completion, advanced: WritePort, ended: WritePort) -> _Verdict:
+        """In the cycle after its last beat: whether a completion is good, and whether its slot is done. ``advanced``:
+        what is still missing; ``ended``: the outcome of a slot that is done."""
+        c, slot, carried, left, due = self.completion, completion.slot, completion.carried, completion.left, completion.due
+        place, following = completion.place, completion.following
         rest, complete = Signal(signed(14)), Signal()
         alive, good, finish = Signal(), Signal(), Signal()
         successful = c.second.status == CompletionStatus.SUCCESSFUL
@@ -173,7 +243,7 @@ class ReadSlots(Component):
             rest.eq(left - carried),
             # By its own header, no completion of the same request follows.
             complete.eq(~successful | (carried >= Cat(c.second.byte_count, c.second.byte_count == 0))),
-            alive.eq(self._lives(waiting, generation, slot, tag) & (c.third.requester == self.function_id)),
+            alive.eq(self._lives(ring.waiting, ring.generation, slot, completion.tag) & (c.third.requester == self.function_id)),
             good.eq((c.second.byte_count == left) & (c.third.lower_address == due) & (rest > -4) & c.first.with_data),
             ended.addr.eq(slot),
             ended.data.eq(DmaError.NONE),
@@ -198,14 +268,18 @@ class ReadSlots(Component):
                 m.d.comb += [finish.eq(1), ended.data.eq(DmaError.MALFORMED), self.events.malformed.eq(1)]
             with m.Else():
                 m.d.comb += finish.eq(rest <= 0)
-                m.d.sync += touched.bit_select(slot, 1).eq(1)
+                m.d.sync += ring.touched.bit_select(slot, 1).eq(1)
         with m.If(finish):
-            m.d.sync += waiting.bit_select(slot, 1).eq(0)
+            m.d.sync += ring.waiting.bit_select(slot, 1).eq(0)
+        return _Verdict(alive, complete, finish)
 
-        # Dead tags: those that become dead and, at last, those for which no completion can come any more.
-        with m.If(self.pop & self.expire & waiting.bit_select(head, 1) & ~(finish & (slot == head))):
+    def _build_dead_tags(self, m: Module, ring: _Ring, completion: _Completion, verdict: _Verdict) -> None:
+        """Tags that become dead and, at last, those for which no completion can come any more."""
+        c, slot, tag, head, dead = self.completion, completion.slot, completion.tag, ring.head, ring.dead
+        alive, complete, finish = verdict.alive, verdict.complete, verdict.finish
+        with m.If(self.pop & self.expire & ring.waiting.bit_select(head, 1) & ~(finish & (slot == head))):
             for index in range(2):
-                with m.If(generation.bit_select(head, 1) == index):
+                with m.If(ring.generation.bit_select(head, 1) == index):
                     m.d.sync += dead[index].bit_select(head, 1).eq(1)
         ours = (tag >> TAG_BITS == 0) & (c.third.requester == self.function_id)
         for index in range(2):
@@ -215,19 +289,21 @@ class ReadSlots(Component):
                 with m.Elif(~alive & complete):
                     m.d.sync += dead[index].bit_select(slot, 1).eq(0)
 
+    def _build_moves(self, m: Module, ring: _Ring) -> None:
+        """Free the slot at the head, allocate the one at the tail, and give up all when the link is down."""
+        waiting, lost, head, tail, dead = ring.waiting, ring.lost, ring.head, ring.tail, ring.dead
         with m.If(self.pop):
             m.d.sync += [head.eq(head + 1), waiting.bit_select(head, 1).eq(0)]
         with m.If(self.allocate):
             m.d.sync += [
                 tail.eq(tail + 1),
                 waiting.bit_select(tail, 1).eq((self.allocation.code == DmaError.NONE) & (self.allocation.size != 0)),
-                touched.bit_select(tail, 1).eq(0),
+                ring.touched.bit_select(tail, 1).eq(0),
                 lost.bit_select(tail, 1).eq(0),
-                generation.bit_select(tail, 1).eq(use),
+                ring.generation.bit_select(tail, 1).eq(ring.use),
             ]
         with m.If(~self.link_up):
             m.d.sync += [waiting.eq(0), lost.eq(lost | waiting), dead[0].eq(0), dead[1].eq(0)]
-        return m
 
     def _build_buffer(self, m: Module, slot: Signal, place: Signal, living: Signal, head: Signal) -> None:
         """Two banks, one for the even dwords and one for the odd ones."""
