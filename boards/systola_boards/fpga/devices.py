@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from systola_hdl.cells.families import Family
@@ -71,7 +71,7 @@ class HardBlocks:
 
 @dataclass(frozen=True)
 class Device:
-    """An FPGA in its package.
+    """An FPGA in a package and speed grade.
 
     Attributes
     ----------
@@ -84,7 +84,11 @@ class Device:
     synthesis:
         Commands of Yosys, from the RTLIL as read to the netlist ``top.json``.
     placer, placer_options:
-        nextpnr's program for it and that program's options for the part; no program if none is run here.
+        nextpnr's program for it and that program's options, in which words in braces stand for what ``part`` has by
+        that name; no program if none is run here.
+    part:
+        What nextpnr calls the package and the speed grade. In :data:`DEVICES` it is the part for blocks of presets that
+        no board has; :func:`device_of` takes the platform's.
     routed_option, routed:
         The placer's option for the file that it writes for the packer, and that file's name.
     constraints, constraints_options:
@@ -115,9 +119,15 @@ class Device:
     packer: str
     packer_options: tuple[str, ...]
     bitstream: str
+    part: Mapping[str, str] = field(default_factory=dict)
     pinless_options: tuple[str, ...] = ()
     pinless_constraints: str | None = None
     hard_blocks: tuple[HardBlocks, ...] = ()
+
+    @property
+    def placement(self) -> list[str]:
+        """The placer's options for this package and speed grade."""
+        return [option.format(**self.part) for option in self.placer_options]
 
     def usage(self, cells: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """Name, used and available of every resource, for a netlist by its cells of each type."""
@@ -163,7 +173,8 @@ def _ecp5(
             "synth_ecp5 -top top -run map_luts: -json top.json",
         ),
         placer="nextpnr-ecp5",
-        placer_options=(option, "--package", "CABGA381", "--speed", speed, *placement),
+        placer_options=(option, "--package", "{package}", "--speed", "{speed}", *placement),
+        part={"package": "CABGA381", "speed": speed},
         routed_option="--textcfg",
         routed="top.config",
         constraints="top.lpf",
@@ -257,7 +268,8 @@ DEVICES: dict[str, Device] = {
             # two products of 8 x 8 into one.
             synthesis=("synth_ice40 -device u -spram -top top -json top.json",),
             placer="nextpnr-ice40",
-            placer_options=("--up5k", "--package", "sg48"),
+            placer_options=("--up5k", "--package", "{package}"),
+            part={"package": "sg48"},
             routed_option="--asc",
             routed="top.asc",
             constraints="top.pcf",
@@ -287,7 +299,8 @@ DEVICES: dict[str, Device] = {
                 "synth_gowin -family gw2a -top top -json top.json",
             ),
             placer="nextpnr-himbaechel-gowin",
-            placer_options=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
+            placer_options=("--device", "{part}", "--vopt", "family=GW2A-18C"),
+            part={"part": "GW2AR-LV18QN88C8/I7"},
             routed_option="--write",
             routed="top.routed.json",
             constraints="top.cst",
@@ -304,9 +317,27 @@ DEVICES: dict[str, Device] = {
 }
 
 
+#: nextpnr's names for the packages of the ECP5, by Lattice's.
+_ECP5_PACKAGES = {"BG256": "CABGA256", "MG285": "CSFBGA285", "BG381": "CABGA381", "BG554": "CABGA554", "BG756": "CABGA756"}
+
+#: What ``Device.part`` is for a platform, by family.
+_PARTS: dict[Family, Callable[[Any], dict[str, str]]] = {
+    Family.ECP5: lambda platform: {"package": _ECP5_PACKAGES[platform.package], "speed": platform.speed},
+    Family.ICE40: lambda platform: {"package": platform.package.lower()},
+    Family.GOWIN: lambda platform: {"part": platform.part},
+}
+
+
 def device_of(platform: Any) -> Device:
-    """The FPGA of an Amaranth platform. Raises ``ValueError`` if there is no description of it."""
+    """The FPGA of an Amaranth platform, in its package and speed grade.
+
+    Raises ``ValueError`` if there is no description of the FPGA, or nextpnr's name for its package is not known here.
+    """
     name = getattr(platform, "device", None) or str(platform.family).removesuffix("C")
     if name not in DEVICES:
         raise ValueError(f"no description of the FPGA {name!r}: choose one of {', '.join(sorted(DEVICES))}")
-    return DEVICES[name]
+    device = DEVICES[name]
+    try:
+        return replace(device, part=_PARTS[device.family](platform))
+    except KeyError as error:
+        raise ValueError(f"{name}: what nextpnr calls {error} is missing in {__name__}") from None

@@ -97,7 +97,7 @@ def place_and_route(device: Device, netlist: Netlist, wish: Wish, folder: Path, 
 
     Raises :class:`SynthesisError`. A large board takes many minutes.
     """
-    arguments = ["--json", "top.json", "--report", "report.json", device.routed_option, device.routed, *device.placer_options]
+    arguments = ["--json", "top.json", "--report", "report.json", device.routed_option, device.routed, *device.placement]
     arguments += ["--freq", f"{wish.clock_mhz:.6f}", "--seed", str(wish.seed), "--timing-allow-fail"]
     inputs = {"top.json": netlist.json}
     if wish.constraints is not None:
