@@ -23,7 +23,7 @@ from systola_firmware.docs import table, with_sections, write_pages
 from systola_firmware.spec import presets as configurations
 from systola_firmware.spec.config import Config
 
-__all__ = ["BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared"]
+__all__ = ["BOARDS_JSON", "app", "block_tables", "board_tables", "describe", "describe_prepared", "kept_result"]
 
 BOARDS_JSON = Path("host/systola/boards.json")
 _PAGES = {Path("docs/boards.md"): BOARDS_JSON, Path("docs/blocks.md"): BLOCKS_JSON}
@@ -38,18 +38,22 @@ def _has_placer(device: str) -> bool:
 
 
 def describe(board: Board, result: dict[str, Any] | None) -> dict[str, Any]:
-    """What the tables say about a board; ``result`` is the record of its build, None without one."""
+    """What the tables say about a board; ``result`` is what is kept of its build (:func:`kept_result`), None without
+    one."""
     config = configurations.preset(board.preset)
     met = result is not None and bool(result["timing_met"])
     baud = board.uart_baud or config.uart_baud
     return _engine(board, config) | {
-        "clock_mhz": result["clock_mhz"] if result is not None else config.clock_hz / 1e6,
+        "clock_mhz": result["asked_mhz"] if result is not None else config.clock_hz / 1e6,
         "serial": board.serial,
         "port": board.port,
         "baud": baud,
         "device": f"serial:{board.port}@{baud}",
+        "loaders": [command[0] for command in board.loaders],
+        "loads_flash": board.loads_flash,
+        "reset": board.button_label,
         "state": ("built in CI" if board.built_in_ci else "timing met") if met else "only simulated",
-        "result": _shortened(result),
+        "result": result,
     }
 
 
@@ -74,9 +78,8 @@ def _engine(board: Board | PreparedBoard, config: Config) -> dict[str, Any]:
     }
 
 
-def _shortened(result: dict[str, Any] | None) -> dict[str, Any] | None:
-    if result is None:
-        return None
+def kept_result(result: dict[str, Any]) -> dict[str, Any]:
+    """What the repository keeps of the record of a build, ``result.json``."""
     route = result["route"]
     return {
         "timing_met": result["timing_met"],
@@ -98,7 +101,10 @@ def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
         (f"`{b['name']}`", b["title"], b["fpga"], f"`{b['preset']}`", b["array"], f"{b['clock_mhz']:g} MHz", b["state"])
         for b in boards
     ]
-    links = [(f"`{b['name']}`", b["serial"], f"`{b['device']}`") for b in boards]
+    links = []
+    for b in boards:
+        loaded = " or ".join(b.get("loaders", ())) + (", to its flash" if b.get("loads_flash") else "")
+        links.append((f"`{b['name']}`", b["serial"], f"`{b['device']}`", loaded, b.get("reset") or ""))
     built = [b for b in boards if b["result"] is not None]
     usage = []
     paths = []
@@ -115,7 +121,7 @@ def board_tables(boards: list[dict[str, Any]]) -> dict[str, str]:
     none = "No board has been built to the end yet."
     return {
         "boards": table(("board", "", "FPGA", "preset", "array", "clock", "state"), rows),
-        "links": table(("board", "link", "device for `systola`"), links),
+        "links": table(("board", "link", "device for `systola`", "loaded by", "reset button"), links),
         "usage": table(("board", "LUT", "FF", "DSP", "block RAM", "fmax", "asked for", "met"), usage) if built else none,
         "paths": table(("board", "longest path", "from → to", "seed", "tools"), paths) if built else none,
     }
@@ -143,7 +149,7 @@ def block_tables(blocks: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))}
+    return {path.parent.name: kept_result(json.loads(path.read_text())) for path in sorted(folder.glob("*/result.json"))}
 
 
 def _dump(data: object) -> str:
@@ -155,29 +161,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    results: Annotated[Path, typer.Option(help="folder of builds; boards that it lacks keep what is known of them")] = Path(
+    results: Annotated[Path, typer.Option(help="folder of builds; boards that it lacks keep their last result")] = Path(
         "build/boards"
     ),
     root: Annotated[Path, typer.Option(help="folder of the repository")] = Path(),
     check: Annotated[bool, typer.Option("--check", help="write nothing; exit with 1 if a page is not as generated")] = False,
 ) -> None:
     """Write the generated pages of docs/: those of the definitions, and tables of what the last builds left."""
-    kept = (
-        {board["name"]: board for board in json.loads((root / BOARDS_JSON).read_text())} if (root / BOARDS_JSON).is_file() else {}
-    )
+    kept = (root / BOARDS_JSON).read_text(encoding="utf-8") if (root / BOARDS_JSON).is_file() else "[]"
+    known = {board["name"]: board["result"] for board in json.loads(kept)}
     if not check:
-        built = _results(results)
-        described = []
-        for name, board in BOARDS.items():
-            if name in built or name not in kept:
-                described.append(describe(board, built.get(name)))
-            else:
-                described.append(kept[name])
-        described += [describe_prepared(board) for board in PREPARED.values()]
-        (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
+        known |= _results(results)
+    described = [describe(board, known.get(name)) for name, board in BOARDS.items()]
+    described += [describe_prepared(board) for board in PREPARED.values()]
     blocks = json.loads((root / BLOCKS_JSON).read_text()) if (root / BLOCKS_JSON).is_file() else []
-    tables = board_tables(json.loads((root / BOARDS_JSON).read_text())) | block_tables(blocks)
+    tables = board_tables(described) | block_tables(blocks)
     differing = write_pages(root, check=check)
+    if _dump(described) != kept:
+        differing.append(str(BOARDS_JSON))
+        if not check:
+            (root / BOARDS_JSON).write_text(_dump(described), encoding="utf-8")
     for page in _PAGES:
         text = (root / page).read_text(encoding="utf-8")
         made = with_sections(text, tables)

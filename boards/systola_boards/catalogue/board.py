@@ -39,6 +39,8 @@ class Board:
         Preset of its engine.
     button:
         Name and number of the resource that resets the engine, or None.
+    button_label:
+        What people call that button, or None.
     leds:
         Names and numbers of the lights for link activity and for a running program; a single light shows both.
     uart_baud:
@@ -49,6 +51,8 @@ class Board:
         The serial port's usual name under Linux.
     loaders:
         Commands that load ``{bitstream}`` into the FPGA, the best first; the first whose program is installed is taken.
+    loads_flash:
+        Whether they write the FPGA's flash instead.
     seed:
         Seed of the placement, if none is asked for: one whose result meets the clock.
     built_in_ci:
@@ -64,7 +68,9 @@ class Board:
     serial: str
     port: str
     loaders: tuple[tuple[str, ...], ...]
+    button_label: str | None = None
     uart_baud: int | None = None
+    loads_flash: bool = False
     seed: int = 1
     built_in_ci: bool = False
 

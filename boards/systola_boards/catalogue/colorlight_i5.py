@@ -38,6 +38,7 @@ COLORLIGHT_I5 = Board(
     platform=ColorlightI5Platform,
     preset="ecp5-25f",
     button=("button_reset", 0),
+    button_label="reset",
     leds=(("led", 0),),
     serial="CMSIS-DAP debugger",
     port="/dev/ttyACM0",

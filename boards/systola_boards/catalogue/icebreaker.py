@@ -14,10 +14,12 @@ ICEBREAKER = Board(
     platform=ICEBreakerPlatform,
     preset="icebreaker",
     button=("button", 0),
+    button_label="UBUTTON",
     leds=(("led", 1), ("led", 0)),  # green: link, red: busy
     serial="FTDI FT2232H, channel B",
     port="/dev/ttyUSB1",
     loaders=(("iceprog", "{bitstream}"), ("openFPGALoader", "-b", "ice40_generic", "{bitstream}")),
+    loads_flash=True,
     seed=2,
     built_in_ci=True,
 )

@@ -35,6 +35,7 @@ TANG_NANO_20K = Board(
     platform=TangNano20kPlatform,
     preset="tang-nano-20k",
     button=("button", 0),
+    button_label="S1",
     leds=(("led", 0), ("led", 1)),
     serial="BL616",
     port="/dev/ttyUSB1",

@@ -14,6 +14,7 @@ VERSA = Board(
     platform=VersaECP55GPlatform,
     preset="versa-ecp5-5g",
     button=("rst", 0),
+    button_label="reset",
     leds=(("led", 0), ("led", 1)),
     serial="FTDI FT2232H, channel B",
     port="/dev/ttyUSB1",
