@@ -7,29 +7,21 @@ import subprocess
 import sys
 
 from systola.boards import known_boards
+from systola_boards.catalogue.boards import BOARDS
+from systola_boards.catalogue.prepared import PREPARED, STATE
 from systola_firmware.spec.presets import PRESETS
 
 STATES = {"built in CI", "timing met", "only simulated"}
-PREPARED = {"litefury", "nitefury"}
 
 
 def test_boards_are_described_in_full() -> None:
     boards = known_boards()
-    assert [board.name for board in boards] == [
-        "ulx3s-85f",
-        "ulx3s-25f",
-        "versa-ecp5-5g",
-        "colorlight-i5",
-        "icebreaker",
-        "tang-nano-20k",
-        "litefury",
-        "nitefury",
-    ]
+    assert [board.name for board in boards] == [*BOARDS, *PREPARED]
     for board in boards:
         config = PRESETS[board.preset]
         assert board.array == f"{config.rows}×{config.columns}"
         if board.name in PREPARED:
-            assert board.state == "prepared, never built here"
+            assert board.state == STATE
             assert board.device.startswith("pcie:")
         else:
             assert board.state in STATES
