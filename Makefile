@@ -65,8 +65,8 @@ verilog: $(READY) ## write the gateware as Verilog to build/verilog/ (PRESET=nam
 	@$(PYTHON) -m systola verilog --preset $(PRESET) --top board --output build/verilog/$(PRESET).v
 	@echo build/verilog/$(PRESET).v
 
-synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA (ROUTE=1: and its clock; see docs/boards.md)
-	@$(PYTHON) -m systola synth --block $(BLOCK) --preset $(PRESET) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
+synth: $(READY) ## what BLOCK=name of PRESET=name takes of its FPGA or DEVICE=name (ROUTE=1: and its clock; see docs/boards.md)
+	@$(PYTHON) -m systola synth --block $(BLOCK) --preset $(PRESET) $(if $(DEVICE),--device $(DEVICE)) $(if $(SEED),--seed $(SEED)) $(if $(ROUTE),--route)
 
 netlist: PRESET = tiny-4x4
 netlist: $(READY) ## run a model on the cells that synthesis makes of PRESET=tiny-4x4 FAMILY=ecp5 (FAULT=lut or multiplier: changed)

