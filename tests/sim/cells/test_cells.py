@@ -122,20 +122,25 @@ def test_block_ram() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instance", "message"),
+    ("family", "instance", "message"),
     [
-        ('MULT18X18D #(.REG_PIPELINE_CLK("CLK0")) dut (.P35(o));', "registers other than those of A, B and P"),
-        ('MULT18X18D #(.REG_INPUTA_RST("RST1")) dut (.P35(o));', "only a synchronous RST0"),
-        ('DP16KD #(.REGMODE_B("PIPE")) dut (.DOB0(o));', "only the output registers' modes NOREG and OUTREG"),
-        ('DP16KD #(.DATA_WIDTH_A(36), .DATA_WIDTH_B(36), .REGMODE_B("OUTREG")) dut (.DOB0(o));', "an output register, or neither"),
-        ('DP16KD #(.CLKBMUX("INV")) dut (.DOB0(o));', "inverted clocks are not modelled"),
-        ("MULT9X9 #(.PIPE_REG(1'b1)) dut (.CLK(o));", "registers other than those of A, B and the product"),
-        ('MULT18X18 #(.MULT_RESET_MODE("ASYNC")) dut (.CLK(o));', "only a synchronous reset"),
+        (Family.ECP5, 'MULT18X18D #(.REG_PIPELINE_CLK("CLK0")) dut (.P35(o));', "registers other than those of A, B and P"),
+        (Family.ECP5, 'MULT18X18D #(.REG_INPUTA_RST("RST1")) dut (.P35(o));', "only a synchronous RST0"),
+        (Family.ECP5, 'DP16KD #(.REGMODE_B("PIPE")) dut (.DOB0(o));', "only the output registers' modes NOREG and OUTREG"),
+        (
+            Family.ECP5,
+            'DP16KD #(.DATA_WIDTH_A(36), .DATA_WIDTH_B(36), .REGMODE_B("OUTREG")) dut (.DOB0(o));',
+            "an output register, or neither",
+        ),
+        (Family.ECP5, 'DP16KD #(.CLKBMUX("INV")) dut (.DOB0(o));', "inverted clocks are not modelled"),
+        (Family.GOWIN, "MULT9X9 #(.PIPE_REG(1'b1)) dut (.CLK(o));", "registers other than those of A, B and the product"),
+        (Family.GOWIN, 'MULT18X18 #(.MULT_RESET_MODE("ASYNC")) dut (.CLK(o));', "only a synchronous reset"),
     ],
 )
-def test_what_is_not_modelled_stops_the_build(instance: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_not_modelled_stops_the_build(
+    family: Family, instance: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SYSTOLA_CACHE", str(tmp_path))
-    family = Family.GOWIN if instance.startswith(("MULT9X9", "MULT18X18 ")) else Family.ECP5
     text = with_cell_models(f"module systola(output o);\n  {instance}\nendmodule\n", family)
     with pytest.raises(BuildError, match=message):
         build_library(text, lambda: text)
