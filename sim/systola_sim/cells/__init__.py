@@ -39,6 +39,7 @@ WAIVERS = {
 
 _MACRO = re.compile(r"^`(?:define|ifdef|ifndef|else|endif)\b.*$", re.MULTILINE)
 _SPECIFY = re.compile(r"^\s*specify\b.*?\bendspecify\b", re.MULTILINE | re.DOTALL)
+_INCLUDE = re.compile(r'^\s*`include "(?P<file>[^"]+)"', re.MULTILINE)
 _MODULE = re.compile(r"^module\s+(?P<name>\w+)\b.*?^endmodule\b", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"\b[A-Z][A-Za-z0-9_$]*\b")
 
@@ -56,13 +57,20 @@ def _yosys_data() -> Path:
 
 
 def _yosys_models(family: Family) -> tuple[dict[str, str], str]:
-    """Modules by name, and the macros that they use, which the files define before the first module."""
+    """Modules by name, with the files that they include put in, and the macros that they use, which the files define
+    before the first module."""
     if family not in _YOSYS_FILES:
         return {}, ""
-    folder = _yosys_data()
-    texts = [(folder / name).read_text() for name in _YOSYS_FILES[family]]
-    modules = {match["name"]: _SPECIFY.sub("", match[0]) for text in texts for match in _MODULE.finditer(text)}
-    return modules, "\n".join(macro for text in texts for macro in _MACRO.findall(text.partition("\nmodule ")[0]))
+    modules: dict[str, str] = {}
+    macros: list[str] = []
+    for path in (_yosys_data() / name for name in _YOSYS_FILES[family]):
+        text = path.read_text()
+        macros += _MACRO.findall(text.partition("\nmodule ")[0])
+        for match in _MODULE.finditer(text):
+            pieces = _INCLUDE.split(_SPECIFY.sub("", match[0]))  # text, file, text, file … text
+            pieces[1::2] = [(path.parent / name).read_text() for name in pieces[1::2]]
+            modules[match["name"]] = "\n".join(pieces)
+    return modules, "\n".join(macros)
 
 
 def _own_models(family: Family) -> dict[str, str]:

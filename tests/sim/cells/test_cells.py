@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from amaranth.lib.wiring import Component, In, Out
 from support.benches.family_bench import PortValues, run_every_cycle
 
 from systola_hdl.cells.families import Family
+from systola_sim import cells
 from systola_sim.cells import with_cell_models
 from systola_sim.verilated.verilator import BuildError, build_library
 
@@ -119,6 +121,17 @@ def test_block_ram() -> None:
             for at in written:
                 memory[at] = ports["data"] >> (at - first) & 1
         assert collisions
+
+
+def test_a_model_has_what_it_includes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cells, "_yosys_data", lambda: tmp_path)
+    monkeypatch.setitem(cells._YOSYS_FILES, Family.ECP5, ("family/cells.v",))
+    (tmp_path / "family").mkdir()
+    (tmp_path / "family" / "cells.v").write_text('module LUT5(output z);\n`include "part.vh"\nassign z = part(1);\nendmodule\n')
+    (tmp_path / "family" / "part.vh").write_text("function part;\n  input i;\n  part = i;\nendfunction\n")
+    text = with_cell_models("module systola(output o);\n  LUT5 dut (.z(o));\nendmodule\n", Family.ECP5)
+    assert re.search(r"module LUT5\(output z\);\s+function part;.*endfunction\s+assign z = part\(1\);\s+endmodule", text, re.DOTALL)
+    assert "`include" not in text
 
 
 @pytest.mark.parametrize(
