@@ -90,7 +90,7 @@ def test_each_side_by_itself() -> None:
 
 @pytest.mark.parametrize(("opcode", "changes"), illegal(FULL), ids=describe)
 def test_every_rule_of_the_full_engine(opcode: Opcode, changes: Changes) -> None:
-    bench = post_bench.Bench(FULL, seed=1, stall=0.3)
+    bench = post_bench.FullBench(FULL, seed=1, stall=0.3)
     add_good(bench, opcode, changes)
     bench.run_alone(ErrorCode.BAD_FIELD)
 

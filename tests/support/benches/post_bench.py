@@ -4,12 +4,16 @@ both."""
 from __future__ import annotations
 
 import enum
+import functools
 import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from amaranth.sim import Simulator
 
 from support.benches.simulate import simulator_of
 from systola_firmware.spec.config import Config
@@ -97,15 +101,14 @@ def describe(value: object) -> str:
 
 
 @dataclass
-class Bench:
-    """A PostUnit between simulated memories, and the model of the same."""
+class Bench(ABC):
+    """A PostUnit of either engine between simulated memories, the model of the same, and instructions for both."""
 
     config: Config
     seed: int
     stall: float
     free_word: int = 1  #: first word of the weight memory that no parameters take
     rng: random.Random = field(init=False)
-    cell_busy: int = 0  #: cycles of that event
     operations: list[tuple[Operation, list[npt.NDArray[np.int32]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -138,36 +141,18 @@ class Bench:
         assert model.execute(*self.operations[0]) is code
         self.run()
 
-    def run(self, watchdog: int = 20000) -> tuple[PostMemories, list[int]]:
-        """Run every operation up to the first error; compare memory and error with the model. Return the cycles of
-        each."""
-        dut = PostUnit(
-            self.config,
-            accumulator_read_latency=PostMemories.accumulator_latency,
-            activation_write_latency=PostMemories.write_latency,
-        )
+    def run(self, watchdog: int = 20000) -> tuple[Any, list[int]]:
+        """Run every operation up to the first error; compare memory and error with the model. Return the simulated
+        memories, with their ``writes`` and ``drained``, and the cycles of each operation."""
         model = PostUnitModel(self.config, self.activation.copy(), self.weights)
-        memories = PostMemories(
-            self.config,
-            {name: getattr(dut, name) for name in ("drain", "activation_read", "activation_write", "weights")},
-            self.rng,
-            stall=self.stall,
-            activation=self.activation.copy(),
-            weights=self.weights,
-            jobs=[job for _, jobs in self.operations for job in jobs],
-        )
+        dut, memories = self._build()
         cycles: list[int] = []
-        self.steps: list[npt.NDArray[np.int8]] = []
 
         async def control(ctx: Any) -> None:
             port = dut.control
             for operation, jobs in self.operations:
                 expected = model.execute(operation, jobs)
-                words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
-                ctx.set(port.instruction.payload, {"opcode": operation.opcode, "words": words})
-                ctx.set(port.instruction.valid, 1)
-                await ctx.tick().until(port.instruction.ready)
-                ctx.set(port.instruction.valid, 0)
+                await self._start(ctx, port, operation)
                 start = memories.cycle
                 done = error = 0
                 while not (done or error):
@@ -176,38 +161,41 @@ class Bench:
                     _, _, done, error, code = await ctx.tick().sample(port.done, port.error, port.error_code)
                     assert memories.cycle - start < watchdog, f"no end of {operation}"
                 cycles.append(memories.cycle - start)
-                if operation.opcode is Opcode.LSTM and expected is ErrorCode.NONE:
-                    np.testing.assert_array_equal(self.steps, model.steps)
-                    self.steps.clear()
                 assert (ErrorCode(code) if error else ErrorCode.NONE) == expected, operation
-                # Bytes become visible write_latency cycles after their write, which `done` has waited for.
-                if expected is ErrorCode.NONE:
-                    await ctx.tick()
-                    np.testing.assert_array_equal(memories.activation, model.activation)
-                else:
+                if expected is not ErrorCode.NONE:
                     written = len(memories.writes)
                     for _ in range(60):
-                        _, _, done, error, busy = await ctx.tick().sample(port.done, port.error, port.busy)
-                        assert (done, error, busy) == (0, 0, 0)
+                        _, _, done, error, *state = await ctx.tick().sample(port.done, port.error, port.busy, port.error_code)
+                        assert (done, error) == (0, 0)
+                        self._check_stopped(state[0], state[1], expected)
                     assert len(memories.writes) == written
                     np.testing.assert_array_equal(memories.activation, model.activation)
                     return
+                await self._check_completed(ctx, port, operation, model)
+                np.testing.assert_array_equal(memories.activation, model.activation)
 
-        async def watch_steps(ctx: Any) -> None:
-            late = False  # a read in the cycle after the pulse sees what was written
-            while True:
-                _, _, step_done, cell_busy = await ctx.tick().sample(dut.step_done, dut.cell_busy)
-                if late:
-                    self.steps.append(memories.activation.copy())
-                self.cell_busy += cell_busy
-                late = bool(step_done)
-
-        simulator = simulator_of(dut)
-        simulator.add_testbench(memories.serve, background=True)
-        simulator.add_testbench(watch_steps, background=True)
-        simulator.add_testbench(control)
-        simulator.run()
+        self._simulate(control)
         return memories, cycles
+
+    @abstractmethod
+    def _build(self) -> tuple[Any, Any]:
+        """The unit, and what simulates its memories."""
+
+    @abstractmethod
+    def _simulate(self, control: Callable[[Any], Any]) -> None:
+        """Run the unit between its memories from a reset to the end of ``control``."""
+
+    @abstractmethod
+    async def _start(self, ctx: Any, port: Any, operation: Operation) -> None:
+        """Hand over an instruction; return in the first cycle of its execution."""
+
+    @abstractmethod
+    def _check_stopped(self, busy: int, code: int, expected: ErrorCode) -> None:
+        """The state of a unit that has reported an error."""
+
+    @abstractmethod
+    async def _check_completed(self, ctx: Any, port: Any, operation: Operation, model: PostUnitModel) -> None:
+        """In the cycle after ``done``; return when the memory has all bytes."""
 
     def factor(self) -> dict[str, int]:
         rng = self.rng
@@ -312,3 +300,82 @@ class Bench:
         """Fields of a VECTOR, all counts 1 if not given."""
         counts = {f"{loop}_count": 1 for loop in ("t0", "t1", "group", "x", "y")}
         return {**counts, "last_lanes": self.config.requantize_lanes, "minimum": -128, "maximum": 127, "sources": 1, **fields}
+
+
+@functools.lru_cache(maxsize=4)
+def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
+    """A unit, its simulator, which takes a second to make, and the processes that it runs after a reset."""
+    dut = PostUnit(
+        config,
+        accumulator_read_latency=PostMemories.accumulator_latency,
+        activation_write_latency=PostMemories.write_latency,
+    )
+    processes: dict[str, Any] = {}
+
+    async def serve(ctx: Any) -> None:
+        await processes["serve"](ctx)
+
+    async def watch_steps(ctx: Any) -> None:
+        await processes["watch_steps"](ctx)
+
+    async def control(ctx: Any) -> None:
+        await processes["control"](ctx)
+
+    simulator = simulator_of(dut)
+    simulator.add_testbench(serve, background=True)
+    simulator.add_testbench(watch_steps, background=True)
+    simulator.add_testbench(control)
+    return dut, simulator, processes
+
+
+@dataclass
+class FullBench(Bench):
+    """The full engine's, which takes an instruction as a whole."""
+
+    cell_busy: int = 0  #: cycles of that event
+    steps: list[npt.NDArray[np.int8]] = field(default_factory=list)  #: memory at each ``step_done``
+
+    def _build(self) -> tuple[Any, Any]:
+        self._dut, self._simulator, self._processes = _simulation(self.config)
+        self._memories = PostMemories(
+            self.config,
+            {name: getattr(self._dut, name) for name in ("drain", "activation_read", "activation_write", "weights")},
+            self.rng,
+            stall=self.stall,
+            activation=self.activation.copy(),
+            weights=self.weights,
+            jobs=[job for _, jobs in self.operations for job in jobs],
+        )
+        return self._dut, self._memories
+
+    def _simulate(self, control: Callable[[Any], Any]) -> None:
+        if self._processes:  # it has run before
+            self._simulator.reset()
+        self._processes.update(serve=self._memories.serve, watch_steps=self._watch_steps, control=control)
+        self._simulator.run()
+
+    async def _watch_steps(self, ctx: Any) -> None:
+        late = False  # a read in the cycle after the pulse sees what was written
+        while True:
+            _, _, step_done, cell_busy = await ctx.tick().sample(self._dut.step_done, self._dut.cell_busy)
+            if late:
+                self.steps.append(self._memories.activation.copy())
+            self.cell_busy += cell_busy
+            late = bool(step_done)
+
+    async def _start(self, ctx: Any, port: Any, operation: Operation) -> None:
+        words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
+        ctx.set(port.instruction.payload, {"opcode": operation.opcode, "words": words})
+        ctx.set(port.instruction.valid, 1)
+        await ctx.tick().until(port.instruction.ready)
+        ctx.set(port.instruction.valid, 0)
+
+    def _check_stopped(self, busy: int, _code: int, _expected: ErrorCode) -> None:
+        assert not busy
+
+    async def _check_completed(self, ctx: Any, _port: Any, operation: Operation, model: PostUnitModel) -> None:
+        if operation.opcode is Opcode.LSTM:
+            np.testing.assert_array_equal(self.steps, model.steps)
+            self.steps.clear()
+        # Bytes become visible write_latency cycles after their write, which `done` has waited for.
+        await ctx.tick()

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Decoder of the compact post-processor: words of an instruction become fields and a nest of loops."""
 
 from __future__ import annotations

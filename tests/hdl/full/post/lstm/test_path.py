@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.benches.post_bench import CONFIGS, LSTM_CONFIGS, Bench
+from support.benches.post_bench import CONFIGS, LSTM_CONFIGS, FullBench
 
 from systola_firmware.spec.isa import ErrorCode, Opcode
 from systola_hdl.full.post.drain import Drain
@@ -18,7 +18,7 @@ from systola_sim.blocks.post_unit import PostUnitModel
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 @pytest.mark.parametrize("name", LSTM_CONFIGS)
 def test_lstm(name: str, stall: float) -> None:
-    bench = Bench(LSTM_CONFIGS[name], seed=20 + len(name), stall=stall)
+    bench = FullBench(LSTM_CONFIGS[name], seed=20 + len(name), stall=stall)
     for blocks, groups, sequences in ((3, 3, 2), (1, 1, 1), (2, 1, 3)):
         bench.add_lstm(blocks, groups, sequences)
     # What comes before and after shares drain, requantizers and output stage.
@@ -37,7 +37,7 @@ def test_lstm(name: str, stall: float) -> None:
 def test_speed(name: str) -> None:
     """The port of the activations is the bound: two reads a bundle; a short time step takes its latency."""
     config = CONFIGS[name].replace(lstm_serial=False)
-    bench = Bench(config, seed=3, stall=0.0)
+    bench = FullBench(config, seed=3, stall=0.0)
     bench.add_lstm(1, 8, 4, last_units=config.columns // 4)
     bench.add_lstm(10, 1, 1)
     _, (many, steps) = bench.run()
@@ -94,7 +94,7 @@ def describe(value: object) -> str:
 @pytest.mark.parametrize(("changes", "code"), ERRORS, ids=describe)
 def test_errors(changes: dict[str, int], code: ErrorCode) -> None:
     """Every bundle before the erroneous one is written, none after."""
-    bench = Bench(CONFIGS["ulx3s-85f"], seed=1, stall=0.3)
+    bench = FullBench(CONFIGS["ulx3s-85f"], seed=1, stall=0.3)
     bench.add_lstm(1, 2, 2, **(GOOD | changes))
     operation, jobs = bench.operations[0]
     model = PostUnitModel(bench.config, bench.activation.copy(), bench.weights)
@@ -103,7 +103,7 @@ def test_errors(changes: dict[str, int], code: ErrorCode) -> None:
 
 
 def test_without_the_cell_the_opcode_is_illegal() -> None:
-    bench = Bench(CONFIGS["tiny-4x4"].replace(lstm=False), seed=1, stall=0.0)
+    bench = FullBench(CONFIGS["tiny-4x4"].replace(lstm=False), seed=1, stall=0.0)
     bench.add(Opcode.LSTM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PostUnitModel, "execute", lambda *_: ErrorCode.ILLEGAL_OPCODE)
