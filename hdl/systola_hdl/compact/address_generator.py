@@ -15,7 +15,7 @@ from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from systola_firmware.spec.isa import COUNT_BITS, STEP_BITS
 
-__all__ = ["LOOP_WORD", "AddressGenerator", "Nest"]
+__all__ = ["LOOP_WORD", "AddressGenerator", "Nest", "item_layout"]
 
 #: What the generator's memory holds: a loop word of the instruction set (count, step), or the iterations that are left
 #: of a loop and the address at which the present one began.
@@ -65,6 +65,13 @@ class Nest:
         return (*self.loops, self.bases)[level]
 
 
+def item_layout(nests: Sequence[Nest]) -> data.StructLayout:
+    """Payload of an item of :class:`AddressGenerator`: an address for each base, and a flag for each loop."""
+    levels = max(len(nest.loops) for nest in nests)
+    address = data.ArrayLayout(signed(STEP_BITS), len(nests[0].bases))
+    return data.StructLayout({"address": address, "first": levels, "last": levels})
+
+
 class AddressGenerator(Component):
     """Steps through a nest of loops and delivers one item an innermost iteration, as
     :class:`systola_hdl.common.address_generator.AddressGenerator` does.
@@ -111,9 +118,7 @@ class AddressGenerator(Component):
         if not 1 <= self.addresses <= _MOST_ADDRESSES or not 2 <= self.levels <= _MOST_LOOPS:
             limits = f"1 to {_MOST_ADDRESSES} addresses and 2 to {_MOST_LOOPS} loops"
             raise ValueError(f"an address generator has {limits}, not {self.addresses} and {self.levels}")
-        self.item_layout = data.StructLayout(
-            {"address": data.ArrayLayout(signed(STEP_BITS), self.addresses), "first": self.levels, "last": self.levels}
-        )
+        self.item_layout = item_layout(self.nests)
         super().__init__(
             {
                 "words": In(stream.Signature(LOOP_WORD, always_ready=True)),

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """Decoder of the compact post-processor: words of an instruction become fields and a nest of loops."""
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import COUNT_BITS, Combine, Opcode, Rounding
 from systola_hdl.common.field_rules import bounds_of, outside
-from systola_hdl.compact.address_generator import AddressGenerator, Nest
+from systola_hdl.compact.address_generator import AddressGenerator, Nest, item_layout
 from systola_hdl.compact.interfaces import OPCODE_BITS, PAYLOAD_WORD
 from systola_hdl.compact.post.layouts import FIELDS
 from systola_hdl.compact.words import field_of, word_of
@@ -56,13 +55,9 @@ _LOW_WORDS = tuple(
 )
 
 
-def _address_generator() -> AddressGenerator:
-    return AddressGenerator(_NESTS, all_ahead=False)
-
-
 #: An item of the loops. Its address 0 is a POST's destination; of a VECTOR, addresses are source, source1 and
 #: destination.
-ITEM_LAYOUT = _address_generator().item_layout
+ITEM_LAYOUT = item_layout(_NESTS)
 
 
 class Instruction(Component):
@@ -102,7 +97,7 @@ class Instruction(Component):
 
     def elaborate(self, _platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.generator = generator = _address_generator()
+        m.submodules.generator = generator = AddressGenerator(_NESTS, all_ahead=False)
         connect(m, generator.o, flipped(self.items))
         word, index, valid = self.words.payload.word, self.words.payload.index, self.words.valid
         fields, output = self.fields, self.fields.output
