@@ -183,17 +183,16 @@ FULL, COMPACT = _Full(), _Compact()
 ENGINES: dict[str, RequantizerBench] = {"full": FULL, "compact": COMPACT}
 
 
-def _ties(rng: np.random.Generator, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
-    """Values whose product lies within two steps of half a unit of the result, or of the first rounding."""
+def _around(rng: np.random.Generator, multiplier: Int64Array, shift: Int64Array, results: npt.NDArray[np.float64]) -> Int64Array:
+    """Values within two of those that give these results, in units of the result."""
     unit = np.ldexp(1.0, (31 - shift).astype(np.int32)) / np.maximum(np.abs(multiplier), 1)
-    units = rng.integers(-300, 300, shift.shape) * rng.choice([1, 1, 1, 128], shift.shape) + 0.5
-    near = np.clip(units * unit, -(2.0**31), 2.0**31 - 1)
-    values: Int64Array = np.clip(near.astype(np.int64) + rng.integers(-2, 3, shift.shape), -(2**31), 2**31 - 1)
+    near = np.clip(results * unit, -(2.0**31), 2.0**31 - 1).astype(np.int64)
+    values: Int64Array = np.clip(near + rng.integers(-2, 3, shift.shape), -(2**31), 2**31 - 1)
     return values
 
 
 def stimuli(rng: np.random.Generator, count: int, *, any_multiplier: bool = False) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Values, multipliers and shifts: thirds of random values, of near ties and of corners.
+    """Values, multipliers and shifts: quarters of random values, of near ties, of near limits and of corners.
 
     With ``any_multiplier`` some multipliers are neither 0 nor 2^30 to 2^31 - 1, down to -2^31 + 1.
     """
@@ -209,5 +208,9 @@ def stimuli(rng: np.random.Generator, count: int, *, any_multiplier: bool = Fals
     powers = np.clip(powers, -(2**31), 2**31 - 1)
     extremes = rng.choice([-(1 << 31), (1 << 31) - 1, 0, 1, -1, 1 << 30, -(1 << 30)], count)
     corner = np.where(rng.random(count) < 0.3, extremes, powers)
-    value = np.choose(rng.integers(0, 3, count), [uniform, _ties(rng, multiplier, shift), corner])
+    # Half a unit of the result, or of the first rounding; and half a unit beyond either end of int32.
+    ties = rng.integers(-300, 300, count) * rng.choice([1, 1, 1, 128], count) + 0.5
+    limits = rng.choice([-1, 1], count) * 2.0**31 - 0.5
+    near = [_around(rng, multiplier, shift, results) for results in (ties, limits)]
+    value = np.choose(rng.integers(0, 4, count), [uniform, *near, corner])
     return value, multiplier, shift

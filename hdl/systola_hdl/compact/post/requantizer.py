@@ -48,14 +48,15 @@ class _Digits:
 
 @dataclass(frozen=True)
 class _Window:
-    """What cycle 3 knows: the window by eights, whether there is one, by how many ones it moves, its sign, and whether
-    a bit above it differs from that."""
+    """What cycle 3 knows: the window by eights, whether there is one, by how many ones it moves, its sign, whether a
+    bit above it differs from that, and whether it is rounded already."""
 
     coarse: Signal
     found: Signal
     fine: Signal
     sign: Signal
     beyond: Signal
+    is_rounded: Signal
 
 
 class Requantizer(Component):
@@ -69,9 +70,11 @@ class Requantizer(Component):
 
     where f is 0 for SINGLE and for s >= 0; otherwise 2^30, which is the first rounding of the two, or, if the mode is
     DOUBLE and v negative, 2^30 - 2^31, which makes the second one round half away from zero. (The definition looks at
-    the sign of the product's high part instead: this differs only if that is 0, and then both results are 0.) For s >
-    0, DOUBLE and UP wrap ``v << s`` at 32 bits: the top s bits of v are copies of the bit below them. SINGLE then wraps
-    the result at 32 bits: bits of p above bit 62 - s are copies of that one.
+    the sign of the product's high part instead: this differs only if that is 0, and then both results are 0.)
+
+    For s > 0 there are two exceptions. DOUBLE and UP wrap ``v << s`` at 32 bits: the top s bits of v are copies of the
+    bit below them. SINGLE wraps the result at 32 bits: f is 2^(n - 1), so that the rounding carries into the bit that
+    becomes the sign, p[n - 1] is not added again, and bits of p above bit 62 - s are copies of that one.
 
     Design::
 
@@ -219,6 +222,11 @@ class Requantizer(Component):
             two_roundings.eq(~self.output.is_single & (self.factor.exponent > SHIFT_MAXIMUM)),
             start.eq(Cat(Const(0, 30), two_roundings, two_roundings & self.output.is_double & negative)),
         ]
+        with m.If(self.output.is_single):
+            with m.Switch(self.factor.exponent):
+                for exponent in range(SHIFT_MAXIMUM):  # n - 1 is 24 + exponent
+                    with m.Case(exponent):
+                        m.d.comb += start[24 + exponent].eq(1)
         with m.If(multiplying):
             m.d.sync += so_far.eq(_add(Mux(first, start, so_far[_STEP_BITS:].as_signed()), product, ones[0], _SUM_BITS))
         return so_far
@@ -233,8 +241,10 @@ class Requantizer(Component):
             multiplied.eq(last),
             window_shift.eq(self.factor.exponent + Mux(was_short, _STEP_BITS, 0)),
         ]
-        wraps = Signal()  # SINGLE with a positive shift, three steps: bit 32 + exponent is the sign
-        m.d.sync += wraps.eq(self.output.is_single & (self.factor.exponent < SHIFT_MAXIMUM) & ~was_short)
+        single_left = Signal()  # SINGLE with a positive shift
+        m.d.comb += single_left.eq(self.output.is_single & (self.factor.exponent < SHIFT_MAXIMUM))
+        wraps, was_rounded = Signal(), Signal()  # so, and three steps: bit 32 + exponent is the sign
+        m.d.sync += [wraps.eq(single_left & ~was_short), was_rounded.eq(single_left)]
         sign = Signal()
         above = Signal(_SUM_BITS - 24)
         m.d.comb += [sign.eq(so_far[-1]), above.eq(so_far[24:])]
@@ -252,14 +262,15 @@ class Requantizer(Component):
             m.d.sync += coarse[bit].eq(Mux(window_shift[5], Mux(window_shift[4], sign, far), near))
         differs = Cat((group != sign.replicate(len(group))) for group in (above[:8], above[8:16], above[16:]))
         eights_below = Cat(window_shift[3:] <= eights for eights in range(3))
-        found, fine, coarse_sign, beyond = Signal(), Signal(3), Signal(), Signal()
+        found, fine, coarse_sign, beyond, is_rounded = Signal(), Signal(3), Signal(), Signal(), Signal()
         m.d.sync += [
             found.eq(multiplied),
             fine.eq(window_shift[:3]),
             coarse_sign.eq(sign),
+            is_rounded.eq(was_rounded),
             beyond.eq((differs & eights_below).any()),
         ]
-        return _Window(coarse, found, fine, coarse_sign, beyond), multiplied
+        return _Window(coarse, found, fine, coarse_sign, beyond, is_rounded), multiplied
 
     def _build_sum(self, m: Module, found_window: _Window) -> tuple[Signal, Signal, Signal, Signal]:
         """Cycle 4: the result plus the zero point, whether it is valid, whether it is beyond 16 bits, and its sign
@@ -275,7 +286,7 @@ class Requantizer(Component):
         rounded = _add(
             Cat(window[1:], coarse_sign).as_signed(),
             Mux(self.output.wide, 0, self.output.zero_point).as_signed(),
-            window[0],
+            window[0] & ~found_window.is_rounded,
             RESULT_BITS + 2,
         )
         m.d.sync += [
