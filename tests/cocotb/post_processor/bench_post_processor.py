@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bench_support import DelayLine, bench_config, bits_of, int8_values, pack, start
 from cocotb.triggers import FallingEdge, ReadOnly
 from support.benches.stream_rules import StreamRule
+from support.programs.payload import payload_words
 
 from systola_firmware.spec.isa import Combine, ErrorCode, Opcode, Operation, Rounding, Unit
 from systola_hdl.common.layouts import instruction_payload
@@ -50,9 +51,8 @@ class Bench:
         memories = cocotb.start_soon(self._serve())
         for operation, jobs in operations:
             expected = model.execute(operation, jobs)
-            words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
             dut.control__instruction__valid.value = 1
-            dut.control__instruction__payload.value = pack(PAYLOAD, {"opcode": operation.opcode, "words": words})
+            dut.control__instruction__payload.value = pack(PAYLOAD, {"opcode": operation.opcode, "words": payload_words(operation)})
             taken = done = error = False
             for _ in range(watchdog):
                 await ReadOnly()

@@ -19,6 +19,7 @@ from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
 from support.benches.simulate import simulator_of
+from support.programs.payload import payload_words
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
 from systola_firmware.spec.presets import PRESETS
@@ -122,8 +123,7 @@ class _Full(_Engine):
             bank.fill(weights[:, 4 * index : 4 * index + 4].copy().view("<u4").reshape(-1).tolist())
 
     def _offer(self, ctx: Any, operation: Operation) -> None:
-        words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
-        ctx.set(self.unit.control.instruction.payload, {"opcode": operation.opcode, "words": words})
+        ctx.set(self.unit.control.instruction.payload, {"opcode": operation.opcode, "words": payload_words(operation)})
         ctx.set(self.unit.control.instruction.valid, 1)
 
     async def start(self, ctx: Any, operation: Operation, outcome: Outcome, pause: Pause) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from amaranth.sim import Simulator
 
 from support.benches.simulate import simulator_of
+from support.programs.payload import payload_words
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation, Rounding
 from systola_firmware.spec.presets import PRESETS
@@ -364,8 +365,7 @@ class FullBench(Bench):
             late = bool(step_done)
 
     async def _start(self, ctx: Any, port: Any, operation: Operation) -> None:
-        words = sum(word << 32 * index for index, word in enumerate(operation.encode()[1:]))
-        ctx.set(port.instruction.payload, {"opcode": operation.opcode, "words": words})
+        ctx.set(port.instruction.payload, {"opcode": operation.opcode, "words": payload_words(operation)})
         ctx.set(port.instruction.valid, 1)
         await ctx.tick().until(port.instruction.ready)
         ctx.set(port.instruction.valid, 0)
