@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from amaranth.sim import Simulator
 
 from support.benches.post_bench import Bench
-from support.benches.simulate import simulator_of
+from support.benches.simulate import RepeatedSimulation, simulator_of
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Operation
 from systola_firmware.spec.presets import PRESETS
@@ -26,21 +25,9 @@ COMPACT: Config = PRESETS["icebreaker"].replace(activation_bytes=4096, weight_by
 
 
 @functools.cache
-def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
-    """A unit, its simulator, which takes half a second to make, and the processes that it runs after a reset."""
+def _simulation(config: Config) -> tuple[PostUnit, RepeatedSimulation]:
     dut = PostUnit(config)
-    processes: dict[str, Any] = {}
-
-    async def serve(ctx: Any) -> None:
-        await processes["serve"](ctx)
-
-    async def control(ctx: Any) -> None:
-        await processes["control"](ctx)
-
-    simulator = simulator_of(dut)
-    simulator.add_testbench(serve, background=True)
-    simulator.add_testbench(control)
-    return dut, simulator, processes
+    return dut, RepeatedSimulation(simulator_of(dut), "serve", "control")
 
 
 class _Memories:
@@ -74,16 +61,13 @@ class CompactBench(Bench):
     cycle: int = 0
 
     def _build(self) -> tuple[Any, Any]:
-        self._dut, self._simulator, self._processes = _simulation(self.config)
+        self._dut, self._simulation = _simulation(self.config)
         self.memory = self.activation.copy()
         self.jobs = deque(job for _, jobs in self.operations for job in jobs)
         return self._dut, _Memories(self)
 
     def _simulate(self, control: Callable[[Any], Any]) -> None:
-        if self._processes:  # it has run before
-            self._simulator.reset()
-        self._processes.update(serve=self._serve(self._dut), control=control)
-        self._simulator.run()
+        self._simulation.run(serve=self._serve(self._dut), control=control)
 
     async def _start(self, ctx: Any, port: Any, operation: Operation) -> None:
         ctx.set(port.opcode, operation.opcode)

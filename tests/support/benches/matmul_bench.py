@@ -6,6 +6,7 @@ A configuration says which engine it is of. An adapter for each knows how its po
 
 from __future__ import annotations
 
+import functools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -16,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.wiring import connect
-from amaranth.sim import Simulator
 
-from support.benches.simulate import simulator_of
+from support.benches.simulate import RepeatedSimulation, simulator_of
 from support.programs.payload import payload_words
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation
@@ -243,8 +243,6 @@ class Bench(Elaboratable):
         self._engine: _Engine = _Compact(config) if config.compact else _Full(config)
         self.unit, self.clients = self._engine.unit, len(self._engine.clients)
         self._reset = Signal()
-        self._simulator: Simulator | None = None
-        self._processes: dict[str, Callable[[Any], Any]] = {}
         rng = np.random.default_rng(seed)
         corners = np.array([-128, 127, -1, 0], dtype=np.int8)
         self.activations = rng.integers(-128, 128, config.activation_bytes, dtype=np.int8)
@@ -262,20 +260,10 @@ class Bench(Elaboratable):
         connect(m, engine.unit.weights, engine.weight.read_loader)
         return m
 
-    def _simulate(self, **processes: Callable[[Any], Any]) -> None:
-        """Run processes, the last one in the foreground; the simulator, which takes long to make, is made once."""
-        self._processes = processes
-        if self._simulator is None:
-            self._simulator = simulator_of(self, {"unit": self.unit}, unless=self._reset, exempt=self._engine.exempt)
-            for name in processes:
-
-                async def process(ctx: Any, name: str = name) -> None:
-                    await self._processes[name](ctx)
-
-                self._simulator.add_testbench(process, background=name != list(processes)[-1])
-        else:
-            self._simulator.reset()
-        self._simulator.run()
+    @functools.cached_property
+    def _simulation(self) -> RepeatedSimulation:
+        simulator = simulator_of(self, {"unit": self.unit}, unless=self._reset, exempt=self._engine.exempt)
+        return RepeatedSimulation(simulator, "push", "drain", "compete", "watch")
 
     def run(
         self,
@@ -352,7 +340,7 @@ class Bench(Elaboratable):
                 await ctx.tick()
             raise AssertionError(f"still running after {cycles} cycles")
 
-        self._simulate(push=push, drain=drain, compete=compete, watch=watch)
+        self._simulation.run(push=push, drain=drain, compete=compete, watch=watch)
         return outcome
 
 

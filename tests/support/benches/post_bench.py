@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from amaranth.sim import Simulator
 
-from support.benches.simulate import simulator_of
+from support.benches.simulate import RepeatedSimulation, simulator_of
 from support.programs.payload import payload_words
 from systola_firmware.spec.config import Config
 from systola_firmware.spec.isa import ErrorCode, Opcode, Operation, Rounding
@@ -304,29 +303,13 @@ class Bench(ABC):
 
 
 @functools.lru_cache(maxsize=4)
-def _simulation(config: Config) -> tuple[PostUnit, Simulator, dict[str, Any]]:
-    """A unit, its simulator, which takes a second to make, and the processes that it runs after a reset."""
+def _simulation(config: Config) -> tuple[PostUnit, RepeatedSimulation]:
     dut = PostUnit(
         config,
         accumulator_read_latency=PostMemories.accumulator_latency,
         activation_write_latency=PostMemories.write_latency,
     )
-    processes: dict[str, Any] = {}
-
-    async def serve(ctx: Any) -> None:
-        await processes["serve"](ctx)
-
-    async def watch_steps(ctx: Any) -> None:
-        await processes["watch_steps"](ctx)
-
-    async def control(ctx: Any) -> None:
-        await processes["control"](ctx)
-
-    simulator = simulator_of(dut)
-    simulator.add_testbench(serve, background=True)
-    simulator.add_testbench(watch_steps, background=True)
-    simulator.add_testbench(control)
-    return dut, simulator, processes
+    return dut, RepeatedSimulation(simulator_of(dut), "serve", "watch_steps", "control")
 
 
 @dataclass
@@ -337,7 +320,7 @@ class FullBench(Bench):
     steps: list[npt.NDArray[np.int8]] = field(default_factory=list)  #: memory at each ``step_done``
 
     def _build(self) -> tuple[Any, Any]:
-        self._dut, self._simulator, self._processes = _simulation(self.config)
+        self._dut, self._simulation = _simulation(self.config)
         self._memories = PostMemories(
             self.config,
             {name: getattr(self._dut, name) for name in ("drain", "activation_read", "activation_write", "weights")},
@@ -350,10 +333,7 @@ class FullBench(Bench):
         return self._dut, self._memories
 
     def _simulate(self, control: Callable[[Any], Any]) -> None:
-        if self._processes:  # it has run before
-            self._simulator.reset()
-        self._processes.update(serve=self._memories.serve, watch_steps=self._watch_steps, control=control)
-        self._simulator.run()
+        self._simulation.run(serve=self._memories.serve, watch_steps=self._watch_steps, control=control)
 
     async def _watch_steps(self, ctx: Any) -> None:
         late = False  # a read in the cycle after the pulse sees what was written

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from amaranth.hdl import Elaboratable, ValueLike
 from amaranth.lib.wiring import Component
@@ -10,7 +11,7 @@ from amaranth.sim import Simulator
 
 from support.benches.stream_rules import attach
 
-__all__ = ["simulator_of"]
+__all__ = ["RepeatedSimulation", "simulator_of"]
 
 
 def simulator_of(
@@ -47,3 +48,32 @@ def simulator_of(
         if reasons:
             raise ValueError(f"of no block: {', '.join(reasons)}")
     return simulator
+
+
+class RepeatedSimulation:
+    """A simulator, which takes a second to make, for many runs: each from a reset, with processes of its own.
+
+    Parameters
+    ----------
+    names:
+        Of the processes of every run; all but the last are in the background.
+    """
+
+    def __init__(self, simulator: Simulator, *names: str) -> None:
+        self._simulator = simulator
+        self._processes: dict[str, Callable[[Any], Awaitable[None]]] = {}
+        for name in names:
+            simulator.add_testbench(self._testbench(name), background=name != names[-1])
+
+    def _testbench(self, name: str) -> Callable[[Any], Any]:
+        async def testbench(ctx: Any) -> None:
+            await self._processes[name](ctx)
+
+        return testbench
+
+    def run(self, **processes: Callable[[Any], Awaitable[None]]) -> None:
+        """Run the processes until the last one ends."""
+        if self._processes:
+            self._simulator.reset()
+        self._processes = processes
+        self._simulator.run()
